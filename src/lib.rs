@@ -1,0 +1,6 @@
+//! Keeps a command up: restarts it when it fails, and when it hangs.
+
+pub mod error;
+pub mod exit;
+pub mod report;
+pub mod text;

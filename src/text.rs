@@ -1,0 +1,131 @@
+//! Values in a line of text: nothing that a name contains can end the line or forge a field.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::fmt::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The longest a single value gets, in bytes before escaping; what is beyond is cut and marked `...`.
+const LONGEST: usize = 1000;
+
+/// A value of a `key=value` field: as it is where that is unambiguous, else in double quotes.
+/// `"` and `\` are escaped inside the quotes, control characters everywhere (`\n`, `\x1b`), and
+/// bytes that are not UTF-8 show as `\xff`.
+pub struct Quoted<'a>(Cow<'a, [u8]>);
+
+impl<'a> Quoted<'a> {
+    /// A value that is text.
+    #[must_use]
+    pub fn text(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text.as_bytes()))
+    }
+
+    /// A value that is a path, which may hold any byte but NUL.
+    #[must_use]
+    pub fn path(path: &'a Path) -> Self {
+        Self(Cow::Borrowed(path.as_os_str().as_bytes()))
+    }
+
+    /// A command and its arguments, joined by blanks.
+    #[must_use]
+    pub fn command(argv: &'a [OsString]) -> Self {
+        Self(Cow::Owned(argv.join(OsStr::new(" ")).as_bytes().to_vec()))
+    }
+}
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.0[..self.0.len().min(LONGEST)];
+        let plain = !shown.is_empty()
+            && !shown
+                .iter()
+                .any(|&b| b.is_ascii_whitespace() || matches!(b, b'"' | b'\\' | b'='));
+        let quote = if plain { "" } else { "\"" };
+        f.write_str(quote)?;
+        for chunk in shown.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '"' | '\\' => write!(f, "\\{c}")?,
+                    c => escape(f, c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        if shown.len() < self.0.len() {
+            f.write_str("...")?;
+        }
+        f.write_str(quote)
+    }
+}
+
+/// Writes `c`, escaped if a terminal or a line-by-line reader could take it for more than a letter.
+///
+/// # Errors
+/// Those of `out`.
+pub fn escape(out: &mut impl Write, c: char) -> fmt::Result {
+    match c {
+        '\n' => out.write_str("\\n"),
+        '\r' => out.write_str("\\r"),
+        '\t' => out.write_str("\\t"),
+        c if u32::from(c) < 0x20 || c == '\x7f' => write!(out, "\\x{:02x}", u32::from(c)),
+        // C1 controls, line and paragraph separator, and the marks that reorder a line.
+        '\u{80}'..='\u{9f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}'
+        | '\u{200e}'
+        | '\u{200f}' => {
+            write!(out, "\\u{{{:x}}}", u32::from(c))
+        }
+        c => out.write_char(c),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quoted(text: &str) -> String {
+        Quoted::text(text).to_string()
+    }
+
+    #[test]
+    fn a_plain_value_stays_as_it_is() {
+        assert_eq!(quoted("/usr/bin/redis-server"), "/usr/bin/redis-server");
+        assert_eq!(quoted("größe"), "größe");
+    }
+
+    #[test]
+    fn a_value_with_blanks_or_nothing_is_quoted() {
+        assert_eq!(quoted("python3 client.py"), "\"python3 client.py\"");
+        assert_eq!(quoted(""), "\"\"");
+        assert_eq!(quoted("a=b"), "\"a=b\"");
+    }
+
+    #[test]
+    fn no_value_can_end_the_line_or_leave_its_quotes() {
+        assert_eq!(
+            quoted("x\nERROR [SUPERVISOR]"),
+            "\"x\\nERROR [SUPERVISOR]\""
+        );
+        assert_eq!(quoted("\x1b[31m"), "\\x1b[31m");
+        assert_eq!(quoted("a\" b"), "\"a\\\" b\"");
+        assert_eq!(quoted("a\\n"), "\"a\\\\n\"");
+        assert_eq!(quoted("a\u{85}b\u{2028}c"), "a\\u{85}b\\u{2028}c");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown_in_hex() {
+        let path = Path::new(OsStr::from_bytes(b"/tmp/\xff"));
+        assert_eq!(Quoted::path(path).to_string(), "/tmp/\\xff");
+    }
+
+    #[test]
+    fn a_long_value_is_cut_and_says_so() {
+        let shown = quoted(&"a".repeat(5000));
+        assert_eq!(shown.len(), LONGEST + 3);
+        assert!(shown.ends_with("a..."));
+    }
+}
