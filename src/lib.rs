@@ -1,5 +1,7 @@
 //! Keeps a command up: restarts it when it fails, and when it hangs.
 
+pub mod cli;
+pub mod config;
 pub mod error;
 pub mod exit;
 pub mod report;
