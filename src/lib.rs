@@ -1,8 +1,10 @@
 //! Keeps a command up: restarts it when it fails, and when it hangs.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod error;
 pub mod exit;
 pub mod report;
+pub mod supervisor;
 pub mod text;

@@ -1,0 +1,11 @@
+//! The one place that reads the clock.
+
+use std::time::Instant;
+
+/// Now, on the monotonic clock: it never jumps, and on Linux it stands still while the
+/// device sleeps (`CLOCK_MONOTONIC`, `clock_gettime(2)`), as the command does.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,608 @@
+//! The pure machine: every policy of the contract's sections 2 to 5, and nothing else. It has no
+//! clock, no descriptor, no log and no process but those it is told of: an [`Event`] and the time
+//! go in, [`Action`]s come out.
+
+pub mod backoff;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::config::Policy;
+use crate::exit::{Ended, Exit};
+use crate::report::{Reason, Report};
+use backoff::Dice;
+use run::{Run, Verdict};
+
+/// How long the leftovers of a command may take to vanish after SIGKILL before they are no longer
+/// waited for: nothing escapes SIGKILL, but not every end of a stranger's child is announced to us.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// [`Action::Spawn`] succeeded.
+    Spawned {
+        /// The command's process id.
+        pid: i32,
+    },
+    /// [`Action::Spawn`] failed.
+    SpawnFailed {
+        /// In what way.
+        kind: SpawnFailure,
+        /// The system's words.
+        error: String,
+    },
+    /// The heartbeat file changed.
+    Beat {
+        /// When, on the monotonic clock.
+        at: Instant,
+    },
+    /// [`Action::Look`] was done; a change that it found has been told as a beat.
+    Looked,
+    /// The command's process has ended and is reaped.
+    Exited {
+        /// How.
+        ended: Ended,
+        /// Whether processes of its group are left.
+        leftovers: bool,
+    },
+    /// Of what the command left behind, nothing is left.
+    Cleared,
+    /// A signal asks for the end: SIGTERM, SIGINT, SIGQUIT, or SIGHUP from a closed terminal.
+    Stop {
+        /// Which.
+        signal: Signal,
+    },
+    /// A signal that is meant for the command.
+    Forward {
+        /// Which.
+        signal: Signal,
+    },
+    /// [`Supervisor::deadline`] has come.
+    Timeout,
+}
+
+/// Why a command could not be launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpawnFailure {
+    /// It, or its interpreter, does not exist.
+    NotFound,
+    /// It exists and can't be executed.
+    NotExecutable,
+    /// The system can't just now: no process, no memory, the file being written.
+    Temporary,
+}
+
+impl SpawnFailure {
+    fn exit(self) -> Exit {
+        match self {
+            Self::NotFound => Exit::NOT_FOUND,
+            Self::NotExecutable | Self::Temporary => Exit::CANNOT_EXECUTE,
+        }
+    }
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Launch the command; answer with `Spawned` or `SpawnFailed`.
+    Spawn,
+    /// SIGTERM, and SIGCONT after it, to the command and everything in its group.
+    Terminate,
+    /// SIGKILL to the same.
+    Kill,
+    /// This signal to the command's own process.
+    Forward(Signal),
+    /// Look at the heartbeat file; answer with `Beat` where it changed, and `Looked`.
+    Look,
+    /// Tell it.
+    Report(Report),
+    /// Everything is over.
+    Finish(Exit),
+}
+
+/// A state owns its data and its deadline; leaving it cancels the timer.
+#[derive(Debug)]
+enum State {
+    /// `Spawn` was asked for and not answered yet.
+    Starting {
+        stop: Option<Signal>,
+    },
+    Running(Run),
+    /// The command was told to end.
+    Stopping {
+        run: Run,
+        stage: Stage,
+        after: After,
+    },
+    /// The command has ended, not all that it left behind.
+    Clearing {
+        pid: i32,
+        stage: Stage,
+        then: Then,
+    },
+    /// Nothing runs until then.
+    Backoff {
+        until: Instant,
+    },
+    Finished,
+}
+
+/// How far a stop has got.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// SIGTERM was sent; SIGKILL follows then.
+    Terminating { kill_at: Instant },
+    /// SIGKILL was sent; leftovers are waited for until then.
+    Killed { until: Instant },
+}
+
+/// What follows the end of a command that was told to end.
+#[derive(Clone, Copy, Debug)]
+enum After {
+    /// It was hung: a restart, whatever its exit code is.
+    Hang,
+    /// This signal asked for the end of everything.
+    Stop(Signal),
+}
+
+/// What follows when nothing of a run is left.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// The next run, not before then.
+    Restart { until: Instant },
+    /// The end of everything; `stopped` where a signal asked for it.
+    Finish { exit: Exit, stopped: bool },
+}
+
+/// Decides what becomes of one command.
+#[derive(Debug)]
+pub struct Supervisor {
+    policy: Policy,
+    dice: Dice,
+    born: Instant,
+    /// Launches, failed ones too.
+    runs: u64,
+    /// Consecutive restarts made.
+    restarts: u64,
+    state: State,
+}
+
+impl Supervisor {
+    /// A supervisor at its first launch, and what it wants done. `seed` is for the jitter.
+    #[must_use]
+    pub fn new(policy: Policy, seed: u64, now: Instant) -> (Self, Vec<Action>) {
+        let supervisor = Self {
+            policy,
+            dice: Dice::new(seed),
+            born: now,
+            runs: 1,
+            restarts: 0,
+            state: State::Starting { stop: None },
+        };
+        (supervisor, vec![Action::Spawn])
+    }
+
+    /// When the next [`Event::Timeout`] is due; None: nothing to wait for but events.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Starting { .. } | State::Finished => None,
+            State::Running(run) => run.deadline(),
+            State::Stopping { stage, .. } => match stage {
+                Stage::Terminating { kill_at } => Some(*kill_at),
+                // The command itself is our child: its end is always announced.
+                Stage::Killed { .. } => None,
+            },
+            State::Clearing { stage, .. } => match stage {
+                Stage::Terminating { kill_at } => Some(*kill_at),
+                Stage::Killed { until } => Some(*until),
+            },
+            State::Backoff { until } => Some(*until),
+        }
+    }
+
+    /// Takes one event at `now`, which never goes back, and says what is to be done about it.
+    #[must_use]
+    pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.state = match std::mem::replace(&mut self.state, State::Finished) {
+            State::Starting { stop } => self.starting(now, event, stop, &mut out),
+            State::Running(run) => self.running(now, event, run, &mut out),
+            State::Stopping { run, stage, after } => {
+                self.stopping(now, event, (run, stage, after), &mut out)
+            }
+            State::Clearing { pid, stage, then } => {
+                self.clearing(now, event, (pid, stage, then), &mut out)
+            }
+            State::Backoff { until } => self.backing_off(now, event, until, &mut out),
+            State::Finished => State::Finished,
+        };
+        out
+    }
+
+    fn starting(
+        &mut self,
+        now: Instant,
+        event: Event,
+        stop: Option<Signal>,
+        out: &mut Vec<Action>,
+    ) -> State {
+        match event {
+            Event::Spawned { pid } => {
+                out.push(Action::Report(Report::Started {
+                    pid,
+                    run: self.runs,
+                }));
+                let run = Run::new(pid, now, self.policy.heartbeat);
+                match stop {
+                    Some(signal) => self.stop(now, run, After::Stop(signal), out),
+                    None => State::Running(run),
+                }
+            }
+            Event::SpawnFailed { kind, error } => {
+                out.push(Action::Report(Report::StartFailed { error }));
+                let first = self.runs == 1;
+                let then = match stop {
+                    Some(signal) => stopped(signal, Exit::SUCCESS),
+                    None if first && kind != SpawnFailure::Temporary => Then::Finish {
+                        exit: kind.exit(),
+                        stopped: false,
+                    },
+                    None => self.failed(now, kind.exit(), Duration::ZERO, out),
+                };
+                self.proceed(now, then, out)
+            }
+            Event::Stop { signal } => {
+                out.push(heard(signal, "stop"));
+                State::Starting {
+                    stop: stop.or(Some(signal)),
+                }
+            }
+            Event::Forward { signal } => {
+                out.push(heard(signal, "ignore"));
+                State::Starting { stop }
+            }
+            Event::Beat { .. }
+            | Event::Looked
+            | Event::Exited { .. }
+            | Event::Cleared
+            | Event::Timeout => State::Starting { stop },
+        }
+    }
+
+    fn running(
+        &mut self,
+        now: Instant,
+        event: Event,
+        mut run: Run,
+        out: &mut Vec<Action>,
+    ) -> State {
+        match event {
+            Event::Beat { at } => {
+                run.beat(at);
+                State::Running(run)
+            }
+            // The file itself is asked before the command is judged.
+            Event::Timeout => {
+                if run.deadline().is_some_and(|due| due <= now) {
+                    out.push(Action::Look);
+                }
+                State::Running(run)
+            }
+            Event::Looked => match run.judge(now) {
+                Verdict::Healthy => State::Running(run),
+                Verdict::Hung { silent, timeout } => {
+                    out.push(Action::Report(Report::HeartbeatTimeout {
+                        pid: run.pid,
+                        silent,
+                        timeout,
+                    }));
+                    self.stop(now, run, After::Hang, out)
+                }
+            },
+            Event::Exited { ended, leftovers } => {
+                let uptime = report_exit(now, &run, ended, out);
+                let stage = leftovers.then(|| self.clear(now, run.pid, out));
+                let then = if ended.is_success() {
+                    Then::Finish {
+                        exit: Exit::SUCCESS,
+                        stopped: false,
+                    }
+                } else {
+                    self.failed(now, ended.exit(), uptime, out)
+                };
+                self.ended(now, run.pid, stage, then, out)
+            }
+            Event::Stop { signal } => {
+                out.push(heard(signal, "stop"));
+                self.stop(now, run, After::Stop(signal), out)
+            }
+            Event::Forward { signal } => {
+                out.extend([heard(signal, "forward"), Action::Forward(signal)]);
+                State::Running(run)
+            }
+            Event::Spawned { .. } | Event::SpawnFailed { .. } | Event::Cleared => {
+                State::Running(run)
+            }
+        }
+    }
+
+    fn stopping(
+        &mut self,
+        now: Instant,
+        event: Event,
+        (run, stage, after): (Run, Stage, After),
+        out: &mut Vec<Action>,
+    ) -> State {
+        match event {
+            Event::Exited { ended, leftovers } => {
+                let uptime = report_exit(now, &run, ended, out);
+                let then = match after {
+                    After::Hang => self.failed(now, Exit::TIMED_OUT, uptime, out),
+                    After::Stop(signal) => match stage {
+                        Stage::Terminating { .. } => stopped(signal, Exit::SUCCESS),
+                        Stage::Killed { .. } => stopped(signal, Exit::KILLED),
+                    },
+                };
+                self.ended(now, run.pid, leftovers.then_some(stage), then, out)
+            }
+            Event::Stop { signal } => {
+                let (stage, after) = match after {
+                    After::Hang => {
+                        out.push(heard(signal, "stop"));
+                        (stage, After::Stop(signal))
+                    }
+                    After::Stop(first) => {
+                        out.push(heard(signal, "kill"));
+                        (killed(now, stage, out), After::Stop(first))
+                    }
+                };
+                State::Stopping { run, stage, after }
+            }
+            Event::Forward { signal } => {
+                out.extend([heard(signal, "forward"), Action::Forward(signal)]);
+                State::Stopping { run, stage, after }
+            }
+            Event::Timeout => State::Stopping {
+                run,
+                stage: expired(now, stage, out),
+                after,
+            },
+            Event::Spawned { .. }
+            | Event::SpawnFailed { .. }
+            | Event::Beat { .. }
+            | Event::Looked
+            | Event::Cleared => State::Stopping { run, stage, after },
+        }
+    }
+
+    fn clearing(
+        &mut self,
+        now: Instant,
+        event: Event,
+        (pid, stage, then): (i32, Stage, Then),
+        out: &mut Vec<Action>,
+    ) -> State {
+        match event {
+            Event::Cleared => self.proceed(now, then, out),
+            Event::Timeout => match stage {
+                Stage::Killed { until } if until <= now => self.proceed(now, then, out),
+                Stage::Killed { .. } | Stage::Terminating { .. } => State::Clearing {
+                    pid,
+                    stage: expired(now, stage, out),
+                    then,
+                },
+            },
+            Event::Stop { signal } => {
+                let exit = match then {
+                    Then::Restart { .. } => Some(Exit::SUCCESS),
+                    Then::Finish { exit, stopped } => (!stopped).then_some(exit),
+                };
+                let (stage, then) = match exit {
+                    Some(exit) => {
+                        out.push(heard(signal, "stop"));
+                        (stage, stopped(signal, exit))
+                    }
+                    None => {
+                        out.push(heard(signal, "kill"));
+                        (killed(now, stage, out), then)
+                    }
+                };
+                State::Clearing { pid, stage, then }
+            }
+            Event::Forward { signal } => {
+                out.push(heard(signal, "ignore"));
+                State::Clearing { pid, stage, then }
+            }
+            Event::Spawned { .. }
+            | Event::SpawnFailed { .. }
+            | Event::Beat { .. }
+            | Event::Looked
+            | Event::Exited { .. } => State::Clearing { pid, stage, then },
+        }
+    }
+
+    fn backing_off(
+        &mut self,
+        now: Instant,
+        event: Event,
+        until: Instant,
+        out: &mut Vec<Action>,
+    ) -> State {
+        match event {
+            Event::Timeout if until <= now => {
+                self.runs += 1;
+                out.push(Action::Spawn);
+                State::Starting { stop: None }
+            }
+            Event::Stop { signal } => {
+                out.push(heard(signal, "stop"));
+                self.proceed(now, stopped(signal, Exit::SUCCESS), out)
+            }
+            Event::Forward { signal } => {
+                out.push(heard(signal, "ignore"));
+                State::Backoff { until }
+            }
+            Event::Spawned { .. }
+            | Event::SpawnFailed { .. }
+            | Event::Beat { .. }
+            | Event::Looked
+            | Event::Exited { .. }
+            | Event::Cleared
+            | Event::Timeout => State::Backoff { until },
+        }
+    }
+
+    /// Tells the command to end.
+    fn stop(&self, now: Instant, run: Run, after: After, out: &mut Vec<Action>) -> State {
+        let reason = match after {
+            After::Hang => Reason::Heartbeat,
+            After::Stop(signal) => Reason::Signal(signal),
+        };
+        let stage = self.terminate(now, run.pid, reason, out);
+        State::Stopping { run, stage, after }
+    }
+
+    /// Tells what the command left behind to end.
+    fn clear(&self, now: Instant, pid: i32, out: &mut Vec<Action>) -> Stage {
+        self.terminate(now, pid, Reason::Leftovers, out)
+    }
+
+    fn terminate(&self, now: Instant, pid: i32, reason: Reason, out: &mut Vec<Action>) -> Stage {
+        let grace = self.policy.grace;
+        out.push(Action::Report(Report::Stopping { pid, reason, grace }));
+        let stage = Stage::Terminating {
+            kill_at: now + grace,
+        };
+        if grace.is_zero() {
+            return killed(now, stage, out);
+        }
+        out.push(Action::Terminate);
+        stage
+    }
+
+    /// After the command's end: on, or first clear away what is left.
+    fn ended(
+        &mut self,
+        now: Instant,
+        pid: i32,
+        leftovers: Option<Stage>,
+        then: Then,
+        out: &mut Vec<Action>,
+    ) -> State {
+        match leftovers {
+            Some(Stage::Killed { .. }) => State::Clearing {
+                pid,
+                stage: Stage::Killed {
+                    until: now + SETTLE,
+                },
+                then,
+            },
+            Some(stage @ Stage::Terminating { .. }) => State::Clearing { pid, stage, then },
+            None => self.proceed(now, then, out),
+        }
+    }
+
+    /// Nothing of the last run is left.
+    fn proceed(&mut self, now: Instant, then: Then, out: &mut Vec<Action>) -> State {
+        match then {
+            Then::Restart { until } => State::Backoff { until },
+            Then::Finish { exit, .. } => {
+                let finished = Report::Finished {
+                    code: exit,
+                    runs: self.runs,
+                    uptime: now - self.born,
+                };
+                out.extend([Action::Report(finished), Action::Finish(exit)]);
+                State::Finished
+            }
+        }
+    }
+
+    /// A run of length `uptime` has failed, and `exit` is what giving up on it would answer.
+    fn failed(
+        &mut self,
+        now: Instant,
+        exit: Exit,
+        uptime: Duration,
+        out: &mut Vec<Action>,
+    ) -> Then {
+        if self.policy.reset_after.is_some_and(|after| after <= uptime) {
+            self.restarts = 0;
+        }
+        let limit = self.policy.max_restarts;
+        if limit.is_some_and(|limit| limit <= self.restarts) {
+            out.push(Action::Report(Report::GivingUp {
+                restarts: self.restarts,
+                code: exit,
+            }));
+            return Then::Finish {
+                exit,
+                stopped: false,
+            };
+        }
+        let delay = backoff::delay(&self.policy, self.restarts);
+        let delay = backoff::with_jitter(delay, self.policy.jitter, &mut self.dice);
+        self.restarts = self.restarts.saturating_add(1);
+        out.push(Action::Report(Report::Restarting {
+            restart: self.restarts,
+            limit,
+            delay,
+        }));
+        Then::Restart { until: now + delay }
+    }
+}
+
+/// The end that `signal` asked for, where the command's part in it comes to `exit`.
+fn stopped(signal: Signal, exit: Exit) -> Then {
+    // However the command ended, a script that called us is to stop too.
+    let interrupted = matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
+    Then::Finish {
+        exit: if interrupted {
+            Exit::of_signal(signal as i32)
+        } else {
+            exit
+        },
+        stopped: true,
+    }
+}
+
+fn heard(signal: Signal, action: &'static str) -> Action {
+    Action::Report(Report::Signal { signal, action })
+}
+
+fn report_exit(now: Instant, run: &Run, ended: Ended, out: &mut Vec<Action>) -> Duration {
+    let uptime = now - run.started;
+    out.push(Action::Report(Report::Exited {
+        pid: run.pid,
+        ended,
+        uptime,
+    }));
+    uptime
+}
+
+/// SIGKILL, where the grace is over.
+fn expired(now: Instant, stage: Stage, out: &mut Vec<Action>) -> Stage {
+    match stage {
+        Stage::Terminating { kill_at } if kill_at <= now => killed(now, stage, out),
+        Stage::Terminating { .. } | Stage::Killed { .. } => stage,
+    }
+}
+
+/// SIGKILL now, once.
+fn killed(now: Instant, stage: Stage, out: &mut Vec<Action>) -> Stage {
+    match stage {
+        Stage::Terminating { .. } => {
+            out.push(Action::Kill);
+            Stage::Killed {
+                until: now + SETTLE,
+            }
+        }
+        Stage::Killed { .. } => stage,
+    }
+}

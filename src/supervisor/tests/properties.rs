@@ -1,0 +1,255 @@
+//! What holds for every sequence of events.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What the world may do next.
+#[derive(Clone, Debug)]
+enum Step {
+    Pass(u64),
+    Freeze(u64),
+    Beat,
+    UnseenBeat,
+    Exit { code: u8, leftovers: bool },
+    Die(i32),
+    Cleared,
+    Stop(Signal),
+    Forward,
+    FailLaunches(usize),
+    Spurious,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let stops = [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGHUP,
+    ];
+    prop_oneof![
+        4 => (0..40_000u64).prop_map(Step::Pass),
+        1 => (0..100_000u64).prop_map(Step::Freeze),
+        4 => Just(Step::Beat),
+        1 => Just(Step::UnseenBeat),
+        4 => (0..=3u8, any::<bool>()).prop_map(|(code, leftovers)| Step::Exit { code, leftovers }),
+        1 => (1..=64i32).prop_map(Step::Die),
+        3 => Just(Step::Cleared),
+        1 => prop::sample::select(stops.to_vec()).prop_map(Step::Stop),
+        1 => Just(Step::Forward),
+        1 => (1..4usize).prop_map(Step::FailLaunches),
+        1 => Just(Step::Spurious),
+    ]
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    (
+        prop::option::of((1..60_000u64, 0..10_000u64)),
+        prop::sample::select(vec![0, 1, 5000]),
+        prop::sample::select(vec![None, Some(0), Some(1), Some(3)]),
+        prop::sample::select(vec![0, 10, 1000, 1_000_000_000_000]),
+        prop::sample::select(vec![0.0, 0.3, 1.0]),
+        prop::sample::select(vec![None, Some(seconds(10))]),
+    )
+        .prop_map(
+            |(heartbeat, grace, max_restarts, factor, jitter, reset_after)| Policy {
+                grace: Duration::from_millis(grace),
+                max_restarts,
+                backoff_factor: Duration::from_millis(factor),
+                max_backoff: seconds(60),
+                jitter,
+                reset_after,
+                heartbeat: heartbeat.map(|(timeout, delay)| Heartbeat {
+                    timeout: Duration::from_millis(timeout),
+                    initial_delay: Duration::from_millis(delay),
+                }),
+            },
+        )
+}
+
+/// What is true of the world: the machine is told only what can happen in it.
+struct World {
+    sim: Sim,
+    policy: Policy,
+    last_sign: Instant,
+    alive: bool,
+    leftovers: bool,
+    terminated_at: Option<Instant>,
+    stops: u32,
+}
+
+impl World {
+    fn new(policy: Policy) -> Self {
+        let sim = Sim::new(policy.clone());
+        let mut world = Self {
+            last_sign: sim.now,
+            sim,
+            policy,
+            alive: false,
+            leftovers: false,
+            terminated_at: None,
+            stops: 0,
+        };
+        world.check();
+        world
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Pass(ms) => self.pass(Duration::from_millis(ms)),
+            Step::Freeze(ms) => {
+                self.sim.freeze(Duration::from_millis(ms));
+                self.check();
+            }
+            Step::Beat => {
+                self.last_sign = self.sim.now;
+                self.sim.beat();
+            }
+            Step::UnseenBeat => {
+                self.last_sign = self.sim.now;
+                self.sim.changed_unseen = true;
+            }
+            Step::Exit { code, leftovers } => self.end(Ended::Code(code), leftovers),
+            Step::Die(number) => self.end(
+                Ended::Signal {
+                    number,
+                    core: false,
+                },
+                false,
+            ),
+            Step::Cleared if self.leftovers => {
+                self.leftovers = false;
+                self.sim.tell(Event::Cleared);
+            }
+            Step::Stop(signal) => {
+                self.stops += 1;
+                self.sim.signal(signal);
+            }
+            Step::Forward => self.sim.tell(Event::Forward {
+                signal: Signal::SIGUSR2,
+            }),
+            Step::FailLaunches(count) => self.sim.failing = vec![SpawnFailure::NotFound; count],
+            Step::Spurious => self.sim.tell(Event::Timeout),
+            Step::Cleared => {}
+        }
+        self.check();
+    }
+
+    /// Deadline by deadline, so that each action is checked at its own time.
+    fn pass(&mut self, time: Duration) {
+        let end = self.sim.now + time;
+        let mut turns = 0;
+        while let Some(due) = self.sim.machine.deadline().filter(|due| *due <= end) {
+            self.sim.now = self.sim.now.max(due);
+            self.sim.tell(Event::Timeout);
+            self.check();
+            turns += 1;
+            // Launches that fail without a delay repeat at one instant; here they end.
+            assert!(turns < 200_000, "deadlines that are never in the future");
+        }
+        self.sim.now = end;
+    }
+
+    fn end(&mut self, ended: Ended, leftovers: bool) {
+        if self.alive {
+            self.alive = false;
+            self.leftovers = leftovers;
+            self.sim.tell(Event::Exited { ended, leftovers });
+        }
+    }
+
+    /// The invariants, after each step.
+    fn check(&mut self) {
+        for done in self.sim.take() {
+            match done.as_str() {
+                "spawn" => {
+                    assert!(!self.alive, "a launch beside a living command");
+                    self.alive = true;
+                    self.leftovers = false;
+                    self.terminated_at = None;
+                    self.last_sign = self.sim.now;
+                }
+                "hung" => {
+                    let timeout = self.policy.heartbeat.unwrap().timeout;
+                    assert!(self.sim.now - self.last_sign >= timeout, "killed early");
+                }
+                "TERM" => {
+                    assert!(self.terminated_at.is_none(), "SIGTERM twice in one run");
+                    assert!(self.alive || self.leftovers, "SIGTERM to nobody");
+                    self.terminated_at = Some(self.sim.now);
+                }
+                "KILL" => {
+                    assert!(self.alive || self.leftovers, "SIGKILL to nobody");
+                    let waited = self.terminated_at.map(|at| self.sim.now - at);
+                    let grace = self.policy.grace;
+                    assert!(
+                        grace.is_zero() || self.stops > 1 || waited >= Some(grace),
+                        "SIGKILL without SIGTERM and the grace"
+                    );
+                }
+                _ => {}
+            }
+        }
+        if self.sim.exit.is_some() {
+            assert!(!self.alive, "finished beside a living command");
+            assert_eq!(self.sim.machine.deadline(), None);
+        }
+    }
+}
+
+proptest! {
+    // A failure becomes a named scenario, not a file of seeds.
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn every_history_keeps_the_invariants(
+        policy in any_policy(),
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut world = World::new(policy);
+        for step in &steps {
+            world.step(step);
+        }
+    }
+
+    #[test]
+    fn a_stop_always_finishes(
+        policy in any_policy(),
+        steps in prop::collection::vec(step(), 0..30),
+        obeys in any::<bool>(),
+    ) {
+        let mut world = World::new(policy.clone());
+        for step in &steps {
+            world.step(step);
+        }
+        world.step(&Step::Stop(Signal::SIGTERM));
+        if obeys {
+            world.step(&Step::Exit { code: 0, leftovers: false });
+        }
+        world.pass(policy.grace);
+        world.step(&Step::Die(9));
+        world.pass(policy.grace + seconds(2));
+        prop_assert!(world.sim.exit.is_some(), "{:?}", world.sim.machine);
+    }
+
+    #[test]
+    fn nothing_is_done_after_the_finish(steps in prop::collection::vec(step(), 1..30)) {
+        let mut world = World::new(policy());
+        world.step(&Step::Exit { code: 0, leftovers: false });
+        prop_assert!(world.sim.exit.is_some());
+        let exit = world.sim.exit;
+        for step in &steps {
+            world.step(step);
+            prop_assert!(world.sim.take().is_empty());
+        }
+        prop_assert_eq!(world.sim.exit, exit);
+    }
+
+    #[test]
+    fn backoff_is_monotone_and_capped(policy in any_policy(), made in any::<u64>()) {
+        let here = crate::supervisor::backoff::delay(&policy, made);
+        let next = crate::supervisor::backoff::delay(&policy, made.saturating_add(1));
+        prop_assert!(here <= next);
+        prop_assert!(next <= policy.max_backoff.max(policy.backoff_factor));
+    }
+}
