@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod exit;
+pub mod logging;
 pub mod report;
 pub mod supervisor;
 pub mod text;
