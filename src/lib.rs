@@ -1,5 +1,6 @@
 //! Keeps a command up: restarts it when it fails, and when it hangs.
 
+pub mod child;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -8,4 +9,5 @@ pub mod exit;
 pub mod logging;
 pub mod report;
 pub mod supervisor;
+mod sys;
 pub mod text;

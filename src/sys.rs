@@ -1,0 +1,217 @@
+//! The one module with `unsafe`: three things that no safe interface offers as they are needed.
+//!
+//! * **Launching.** `std::process::Command` empties the signal mask of the child, where the command
+//!   is to start with the caller's; its `execvp` hands a file without `#!` to a shell, where the
+//!   command is never given to one; and between its fork and exec our handlers still run in the
+//!   child, so that a signal to the group would be swallowed there. So: [`spawn`].
+//! * **Reaping.** nix refuses the status of a child that a real-time signal killed, after having
+//!   reaped it. So: [`wait_any`].
+//! * **Asking** for a signal's disposition. So: [`is_ignored`].
+#![expect(unsafe_code, reason = "each block says why it is sound")]
+
+use std::ffi::{CString, OsStr, c_char};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::unistd::{ForkResult, Pid};
+
+/// A command ready to be executed, any number of times: all that `execve(2)` needs, laid out before
+/// the fork, because after it nothing may be allocated.
+pub struct Image {
+    /// Where the program may be, in this order (one place, or one for each directory of `PATH`).
+    candidates: Vec<CString>,
+    argv: CStrings,
+    envp: CStrings,
+    /// The signal mask that the command starts with.
+    mask: SigSet,
+}
+
+/// Strings and the null-terminated array of pointers to them that C wants.
+struct CStrings {
+    pointers: Vec<*const c_char>,
+    /// What the pointers point to: never changed, so never moved.
+    _strings: Vec<CString>,
+}
+
+impl CStrings {
+    fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|s| s.as_ptr());
+        Self {
+            pointers: pointers.chain([ptr::null()]).collect(),
+            _strings: strings,
+        }
+    }
+}
+
+impl Image {
+    /// `candidates`, `argv` and `environment` (each `NAME=value`) as the system will see them.
+    ///
+    /// # Errors
+    /// `InvalidInput` where one of them holds a NUL byte.
+    pub fn new<S: AsRef<OsStr>>(
+        candidates: &[S],
+        argv: &[S],
+        environment: &[S],
+        mask: SigSet,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            candidates: c_strings(candidates)?,
+            argv: CStrings::new(c_strings(argv)?),
+            envp: CStrings::new(c_strings(environment)?),
+            mask,
+        })
+    }
+}
+
+fn c_strings<S: AsRef<OsStr>>(strings: &[S]) -> io::Result<Vec<CString>> {
+    let all = strings.iter().map(|s| CString::new(s.as_ref().as_bytes()));
+    all.collect::<Result<_, _>>().map_err(io::Error::from)
+}
+
+/// Launches the command in a process group of its own, to be sent SIGTERM when this thread dies
+/// (Linux, prctl(2) `PR_SET_PDEATHSIG`: so call it from the main thread). `handled` are the signals
+/// that have a handler here. Returns when the command has been executed, or could not be.
+///
+/// # Errors
+/// That of `pipe`, `fork` or, from the child, of `execve`: `ENOENT` if no candidate was found,
+/// `EACCES` if one was but may not be executed.
+pub fn spawn(image: &Image, handled: &[Signal]) -> io::Result<Pid> {
+    let (report, reporter) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let parent = nix::unistd::getpid();
+    // No handler of ours may run in the child: it would take a signal that is the command's.
+    let ours = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    // SAFETY: other threads may exist, so the child may only make async-signal-safe calls
+    // (fork(2), signal-safety(7)). `become_command` does: it allocates nothing, takes no lock,
+    // never returns and never unwinds.
+    let forked = unsafe { nix::unistd::fork() };
+    if matches!(forked, Ok(ForkResult::Child)) {
+        become_command(image, handled, parent, &reporter);
+    }
+    // Can't fail: the mask comes from the system.
+    let _ = ours.thread_set_mask();
+    drop(reporter);
+    let Ok(ForkResult::Parent { child }) = forked else {
+        return Err(forked.map_or_else(io::Error::from, |_| io::ErrorKind::Other.into()));
+    };
+    match read_errno(report) {
+        None => Ok(child),
+        Some(errno) => {
+            // It has reported its failure and is about to exit; nobody else may reap it.
+            let _ = wait(child.as_raw(), 0);
+            Err(io::Error::from_raw_os_error(errno))
+        }
+    }
+}
+
+/// What the child has to say: nothing once it has been executed, for the pipe closes with that.
+fn read_errno(report: OwnedFd) -> Option<i32> {
+    let mut errno = [0; size_of::<i32>()];
+    // EINTR is retried by `read_exact`; a short read is a child that was killed, and is reaped as such.
+    let read = File::from(report).read_exact(&mut errno);
+    read.is_ok().then(|| i32::from_ne_bytes(errno))
+}
+
+/// The child's side of [`spawn`].
+fn become_command(image: &Image, handled: &[Signal], parent: Pid, reporter: &OwnedFd) -> ! {
+    let errno = exec(image, handled, parent);
+    exit_with(reporter.as_raw_fd(), errno)
+}
+
+fn exec(image: &Image, handled: &[Signal], parent: Pid) -> Errno {
+    if let Err(errno) = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
+        return errno;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // Where it can't be had the command still runs.
+        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM);
+        if nix::unistd::getppid() != parent {
+            // The supervisor died in between, and its death will not be told again.
+            return Errno::ESRCH;
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = parent;
+    // std ignores SIGPIPE for itself. The rest keeps what the caller set.
+    for signal in handled.iter().chain(&[Signal::SIGPIPE]) {
+        // SAFETY: signal(2) with SIG_DFL installs no code; it is async-signal-safe.
+        unsafe { libc::signal(*signal as i32, libc::SIG_DFL) };
+    }
+    if let Err(errno) = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&image.mask), None) {
+        return errno;
+    }
+    // As execvp(3): on to the next directory where nothing is found or nothing may be executed,
+    // and the latter is remembered. Never on to a shell.
+    let mut outcome = Errno::ENOENT;
+    for candidate in &image.candidates {
+        let (argv, envp) = (image.argv.pointers.as_ptr(), image.envp.pointers.as_ptr());
+        // SAFETY: both arrays end with a null pointer, and what they point to lives in `image`.
+        unsafe { libc::execve(candidate.as_ptr(), argv, envp) };
+        let errno = Errno::last();
+        if errno == Errno::EACCES {
+            outcome = errno;
+        } else if !matches!(errno, Errno::ENOENT | Errno::ENOTDIR) {
+            return errno;
+        }
+    }
+    outcome
+}
+
+/// Tells the parent why and exits. A plain `exit` would run the parent's exit handlers.
+fn exit_with(reporter: RawFd, errno: Errno) -> ! {
+    let bytes = (errno as i32).to_ne_bytes();
+    // SAFETY: `bytes` is valid for its length, `reporter` is open; both calls are
+    // async-signal-safe. If the write fails, so has the parent.
+    unsafe {
+        libc::write(reporter, bytes.as_ptr().cast(), bytes.len());
+        libc::_exit(127)
+    }
+}
+
+/// Reaps one child that has ended, whoever's it was; None where none has, or there is none.
+///
+/// # Errors
+/// Those of waitpid(2), apart from `ECHILD` and `EINTR`.
+pub fn wait_any() -> io::Result<Option<(Pid, ExitStatus)>> {
+    match wait(-1, libc::WNOHANG) {
+        Err(Errno::ECHILD) => Ok(None),
+        other => Ok(other?),
+    }
+}
+
+fn wait(pid: libc::pid_t, options: i32) -> nix::Result<Option<(Pid, ExitStatus)>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a valid place for the status.
+        match unsafe { libc::waitpid(pid, &raw mut status, options) } {
+            -1 if Errno::last() == Errno::EINTR => {}
+            -1 => return Err(Errno::last()),
+            0 => return Ok(None),
+            reaped => {
+                let status = ExitStatus::from_raw(status);
+                return Ok(Some((Pid::from_raw(reaped), status)));
+            }
+        }
+    }
+}
+
+/// Whether `signal` is ignored in this process.
+#[must_use]
+pub fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: sigaction is plain data, for which zeroes are valid; with a null `act`, sigaction(2)
+    // only writes the old one to the valid place that it is given.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal as i32, ptr::null(), &raw mut old) == 0
+            && old.sa_sigaction == libc::SIG_IGN
+    }
+}
