@@ -8,6 +8,7 @@ pub mod error;
 pub mod exit;
 pub mod logging;
 pub mod report;
+pub mod signals;
 pub mod supervisor;
 mod sys;
 pub mod text;
