@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod exit;
+pub mod heartbeat;
 pub mod logging;
 pub mod report;
 pub mod signals;

@@ -1,0 +1,110 @@
+//! The claim to a heartbeat file: two supervisors on one file would hide each other's hangs.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+
+use crate::error::Error;
+use crate::text::Quoted;
+
+/// How often a lock file that vanishes while it is being taken is tried again.
+const TRIES: usize = 100;
+
+/// An flock(2) on `.<name>.lock` beside the file. The kernel lifts it with the process, so one that
+/// a killed supervisor left behind holds nobody up.
+pub struct Lock {
+    path: PathBuf,
+    _file: Flock<File>,
+}
+
+impl Lock {
+    /// Takes the lock for `file`. None, and one warning, where no lock can be had.
+    ///
+    /// # Errors
+    /// [`Error::HeartbeatTaken`] where another supervisor holds it.
+    pub fn take(file: &Path) -> Result<Option<Self>, Error> {
+        match try_take(&path_for(file)) {
+            Ok(Attempt::Taken(lock)) => Ok(Some(lock)),
+            Ok(Attempt::Held(holder)) => Err(Error::HeartbeatTaken {
+                path: file.to_owned(),
+                holder,
+            }),
+            Err(error) => {
+                log::warn!(
+                    "heartbeat file is not guarded against a second supervisor path={} error={}",
+                    Quoted::path(file),
+                    Quoted::text(&error.to_string())
+                );
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Removed while it is still held: whoever opened it meanwhile finds that it is gone.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+enum Attempt {
+    Taken(Lock),
+    Held(Option<i32>),
+}
+
+/// `.<name>.lock` in the file's own directory.
+fn path_for(file: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(file.file_name().unwrap_or_default());
+    name.push(".lock");
+    file.with_file_name(name)
+}
+
+fn try_take(path: &Path) -> io::Result<Attempt> {
+    for _ in 0..TRIES {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+            .open(path)?;
+        let found = file.metadata()?;
+        // Another user could hold his own file for ever.
+        if !found.is_file() || found.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::Error::other("the lock file belongs to another user"));
+        }
+        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((file, Errno::EWOULDBLOCK)) => return Ok(Attempt::Held(holder(file))),
+            Err((_, errno)) => return Err(errno.into()),
+        };
+        // Its last holder may have removed it after we opened it: then it guards nothing.
+        let current = fs::symlink_metadata(path);
+        if current.is_ok_and(|now| (now.dev(), now.ino()) == (found.dev(), found.ino())) {
+            // For whoever comes second; without it he knows only that somebody is there.
+            let _ = file
+                .set_len(0)
+                .and_then(|()| writeln!(file, "{}", std::process::id()));
+            return Ok(Attempt::Taken(Lock {
+                path: path.to_owned(),
+                _file: file,
+            }));
+        }
+    }
+    Err(io::Error::other("the lock file keeps vanishing"))
+}
+
+fn holder(mut file: File) -> Option<i32> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
