@@ -8,6 +8,7 @@ pub mod error;
 pub mod exit;
 pub mod heartbeat;
 pub mod logging;
+pub mod reactor;
 pub mod report;
 pub mod signals;
 pub mod supervisor;

@@ -1,0 +1,37 @@
+//! `supervisor [OPTIONS] <command> [args...]`: see the library's documentation.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use supervisor::cli::{self, Early};
+use supervisor::config::Config;
+use supervisor::error::Error;
+use supervisor::exit::Exit;
+use supervisor::{logging, reactor};
+
+fn main() -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let exit = match cli::parse(&argv) {
+        Ok(config) => supervise(config).unwrap_or_else(|error| {
+            // Not `eprintln`, which panics where stderr can't be written.
+            let _ = writeln!(std::io::stderr(), "supervisor: {error}");
+            Exit::FAILED
+        }),
+        Err(early) => print(&early),
+    };
+    exit.into()
+}
+
+fn supervise(config: Config) -> Result<Exit, Error> {
+    logging::init(config.log_level, config.log_file.as_deref())?;
+    reactor::run(config)
+}
+
+fn print(early: &Early) -> Exit {
+    let _ = match early.exit {
+        Exit::SUCCESS => std::io::stdout().write_all(early.text.as_bytes()),
+        _ => std::io::stderr().write_all(early.text.as_bytes()),
+    };
+    early.exit
+}

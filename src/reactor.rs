@@ -1,0 +1,288 @@
+//! The one poll loop: takes the clock, delivers what happened, performs what the machine answers.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::{Events, Poll, Token};
+use nix::libc;
+
+use crate::child::{Command, Reaped};
+use crate::clock;
+use crate::config::Config;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::heartbeat::Heartbeat;
+use crate::report::Report;
+use crate::signals::{Heard, Signals};
+use crate::supervisor::{Action, Event, SpawnFailure, Supervisor};
+use crate::text::Quoted;
+
+const SIGNALS: Token = Token(0);
+const HEARTBEAT: Token = Token(1);
+
+/// Where an argument of the command says this, the heartbeat file's path takes its place.
+const PLACEHOLDER: &[u8] = b"{heartbeat-file}";
+
+/// Supervises until there is nothing left to supervise.
+///
+/// # Errors
+/// Where supervision can't begin, or can't go on; then nothing of the command is left either.
+pub fn run(config: Config) -> Result<Exit, Error> {
+    let mut reactor = Reactor::new(&config)?;
+    if !config.without_effect.is_empty() {
+        log::warn!(
+            "without effect options={} hint=\"they need --enable-heartbeat\"",
+            Quoted::text(&config.without_effect.join(" "))
+        );
+    }
+    let (mut machine, first) = Supervisor::new(config.policy, seed(), clock::now());
+    let outcome = reactor.supervise(&mut machine, first);
+    if outcome.is_err() {
+        // The loop is broken: the last thing it can do is to leave no orphan.
+        reactor.command.kill();
+    }
+    if let Some(heartbeat) = reactor.heartbeat {
+        heartbeat.close();
+    }
+    outcome
+}
+
+struct Reactor {
+    poll: Poll,
+    signals: Signals,
+    command: Command,
+    heartbeat: Option<Heartbeat>,
+    /// The last beat that the machine was told of.
+    told: Option<Instant>,
+    /// The command as the log shows it.
+    shown: Vec<OsString>,
+}
+
+impl Reactor {
+    fn new(config: &Config) -> Result<Self, Error> {
+        let poll = Poll::new().map_err(Error::system("event loop"))?;
+        let signals =
+            Signals::new(poll.registry(), SIGNALS).map_err(Error::system("signal handlers"))?;
+        let heartbeat = match &config.heartbeat_file {
+            Some(path) => {
+                let waker = mio::Waker::new(poll.registry(), HEARTBEAT)
+                    .map_err(Error::system("event loop"))?;
+                Some(Heartbeat::open(path, Arc::new(waker))?)
+            }
+            None => None,
+        };
+        let path = heartbeat.as_ref().map(Heartbeat::path);
+        let argv: Vec<_> = config
+            .command
+            .iter()
+            .map(|arg| fill_in(arg, path))
+            .collect();
+        let command = Command::new(
+            &argv,
+            &environment(config, path),
+            signals.mask,
+            signals.handled.clone(),
+            config.keep_descendants,
+        )
+        .map_err(Error::system("command"))?;
+        Ok(Self {
+            poll,
+            signals,
+            command,
+            heartbeat,
+            told: None,
+            shown: argv,
+        })
+    }
+
+    fn supervise(&mut self, machine: &mut Supervisor, first: Vec<Action>) -> Result<Exit, Error> {
+        let mut events = Events::with_capacity(8);
+        if let Some(exit) = self.perform(machine, first) {
+            return Ok(exit);
+        }
+        loop {
+            let timeout = machine
+                .deadline()
+                .map(|due| due.saturating_duration_since(clock::now()));
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other.map_err(Error::system("event loop"))?,
+            }
+            for event in self.what_happened(&events)? {
+                if let Some(exit) = self.deliver(machine, event) {
+                    return Ok(exit);
+                }
+            }
+        }
+    }
+
+    /// In a fixed order: requests to stop, then ends, then beats, and the timeout last, so that a
+    /// waiting beat wins over its deadline.
+    fn what_happened(&mut self, events: &Events) -> Result<Vec<Event>, Error> {
+        let mut happened = Vec::new();
+        if events.iter().any(|event| event.token() == SIGNALS) {
+            for heard in self.signals.take() {
+                match heard {
+                    Heard::Stop(signal) => happened.push(Event::Stop { signal }),
+                    Heard::Forward(signal) => happened.push(Event::Forward { signal }),
+                    Heard::Child => {
+                        let reaped = self.command.reap().map_err(Error::system("wait"))?;
+                        happened.extend(reaped.into_iter().map(|reaped| match reaped {
+                            Reaped::Command { ended, leftovers } => {
+                                Event::Exited { ended, leftovers }
+                            }
+                            Reaped::Leftovers => Event::Cleared,
+                        }));
+                    }
+                }
+            }
+        }
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.attend_if_needed();
+        }
+        happened.extend(self.news_of_beats());
+        happened.push(Event::Timeout);
+        Ok(happened)
+    }
+
+    fn news_of_beats(&mut self) -> Option<Event> {
+        let last = self.heartbeat.as_ref()?.last_beat()?;
+        if self.told.replace(last) == Some(last) {
+            return None;
+        }
+        Some(Event::Beat { at: last })
+    }
+
+    fn deliver(&mut self, machine: &mut Supervisor, event: Event) -> Option<Exit> {
+        let actions = machine.handle(clock::now(), event);
+        self.perform(machine, actions)
+    }
+
+    /// Performs actions; what they come to goes in again as events, until there is no more to do.
+    fn perform(&mut self, machine: &mut Supervisor, actions: Vec<Action>) -> Option<Exit> {
+        let mut todo = VecDeque::from(actions);
+        while let Some(action) = todo.pop_front() {
+            let mut answers = Vec::new();
+            match action {
+                Action::Spawn => answers.push(self.spawn()),
+                Action::Terminate => self.command.terminate(),
+                Action::Kill => {
+                    let (pid, processes) = self.command.census();
+                    self.report(&Report::Killing { pid, processes });
+                    self.command.kill();
+                }
+                Action::Forward(signal) => self.command.forward(signal),
+                Action::Look => {
+                    if let Some(heartbeat) = &mut self.heartbeat {
+                        heartbeat.look();
+                    }
+                    answers.extend(self.news_of_beats());
+                    answers.push(Event::Looked);
+                }
+                Action::Report(report) => self.report(&report),
+                Action::Finish(exit) => return Some(exit),
+            }
+            for answer in answers {
+                todo.extend(machine.handle(clock::now(), answer));
+            }
+        }
+        None
+    }
+
+    fn spawn(&mut self) -> Event {
+        match self.command.spawn() {
+            Ok(pid) => Event::Spawned { pid },
+            Err(error) => Event::SpawnFailed {
+                kind: kind_of(&error),
+                error: error.to_string(),
+            },
+        }
+    }
+
+    fn report(&self, report: &Report) {
+        log::log!(report.level(), "{}", report.line(&self.shown));
+    }
+}
+
+/// Not found is what can't be there; not executable what never will be; all else may pass.
+fn kind_of(error: &io::Error) -> SpawnFailure {
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => SpawnFailure::NotFound,
+        Some(
+            libc::EACCES
+            | libc::EPERM
+            | libc::ENOEXEC
+            | libc::EISDIR
+            | libc::ELOOP
+            | libc::ENAMETOOLONG
+            | libc::E2BIG
+            | libc::EINVAL,
+        ) => SpawnFailure::NotExecutable,
+        _ => SpawnFailure::Temporary,
+    }
+}
+
+/// The caller's environment without our own options, and with the heartbeat's two variables.
+fn environment(config: &Config, heartbeat_file: Option<&Path>) -> Vec<(OsString, OsString)> {
+    const FILE: &str = "HEARTBEAT_FILE";
+    const TIMEOUT: &str = "HEARTBEAT_TIMEOUT";
+    let heartbeat = config.policy.heartbeat.zip(heartbeat_file);
+    let replaced = |name: &OsStr| heartbeat.is_some() && (name == FILE || name == TIMEOUT);
+    let mut variables: Vec<_> = std::env::vars_os()
+        .filter(|(name, _)| !config.own_variables.contains(name) && !replaced(name))
+        .collect();
+    if let Some((heartbeat, path)) = heartbeat {
+        let timeout = heartbeat.timeout.as_secs_f64().to_string();
+        variables.push((FILE.into(), path.into()));
+        variables.push((TIMEOUT.into(), timeout.into()));
+    }
+    variables
+}
+
+/// `arg` with the heartbeat file's path wherever it has the placeholder. Only with a heartbeat.
+fn fill_in(arg: &OsStr, path: Option<&Path>) -> OsString {
+    let (mut rest, mut filled) = (arg.as_bytes(), Vec::new());
+    if let Some(path) = path {
+        while let Some(at) = rest
+            .windows(PLACEHOLDER.len())
+            .position(|window| window == PLACEHOLDER)
+        {
+            filled.extend_from_slice(&rest[..at]);
+            filled.extend_from_slice(path.as_os_str().as_bytes());
+            rest = &rest[at + PLACEHOLDER.len()..];
+        }
+    }
+    filled.extend_from_slice(rest);
+    OsString::from_vec(filled)
+}
+
+/// A number that differs from instance to instance, so that a crowd does not restart in step.
+fn seed() -> u64 {
+    RandomState::new().hash_one(0u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_takes_the_place_of_each_placeholder() {
+        let path = Some(Path::new("/run/hb"));
+        for (arg, filled) in [
+            ("{heartbeat-file}", "/run/hb"),
+            ("--beat={heartbeat-file}", "--beat=/run/hb"),
+            ("{heartbeat-file}:{heartbeat-file}!", "/run/hb:/run/hb!"),
+            ("{heartbeat}", "{heartbeat}"),
+            ("", ""),
+        ] {
+            assert_eq!(fill_in(OsStr::new(arg), path), filled);
+            assert_eq!(fill_in(OsStr::new(arg), None), arg);
+        }
+    }
+}
