@@ -1,0 +1,160 @@
+//! Section 8: what it costs while nothing happens, in counts.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::harness::*;
+
+/// Context switches of each thread, wanted and unwanted: proc_pid_status(5).
+fn switches(pid: i32) -> Vec<(String, u64)> {
+    let mut threads: Vec<_> = fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|thread| {
+            let status = fs::read_to_string(thread.join("status")).unwrap();
+            let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
+            let sum = counts.map(|line| {
+                line.split_whitespace()
+                    .last()
+                    .unwrap()
+                    .parse::<u64>()
+                    .unwrap()
+            });
+            (
+                thread.file_name().unwrap().to_string_lossy().into_owned(),
+                sum.sum(),
+            )
+        })
+        .collect();
+    threads.sort();
+    threads
+}
+
+/// Waits until the counts stand still, then for `time`; what they were before and after.
+fn idle_for(pid: i32, time: Duration) -> [Vec<(String, u64)>; 2] {
+    let mut last = Vec::new();
+    assert!(eventually(|| {
+        std::thread::park_timeout(Duration::from_millis(20));
+        let now = switches(pid);
+        std::mem::replace(&mut last, now.clone()) == now
+    }));
+    std::thread::park_timeout(time);
+    [last, switches(pid)]
+}
+
+#[test]
+fn without_heartbeat_there_is_one_thread_and_it_sleeps() {
+    let mut run = Setup::puppet(&[]).start();
+    run.ready();
+    let [before, after] = idle_for(run.pid(), Duration::from_secs(2));
+    assert_eq!(before.len(), 1, "{before:?}");
+    assert_eq!(before, after);
+    let maps = fs::read_dir(format!("/proc/{}/fd", run.pid())).unwrap();
+    let inotify = maps
+        .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+        .any(|link| link.to_string_lossy().contains("inotify"));
+    assert!(!inotify, "there is a watcher");
+}
+
+#[test]
+fn with_heartbeat_all_threads_sleep_between_events() {
+    let options = [
+        "--enable-heartbeat",
+        "--heartbeat-file",
+        "hb",
+        "--timeout",
+        "100",
+    ];
+    let mut run = Setup::puppet(&options).start();
+    run.ready();
+    run.tell("beat");
+    let [before, after] = idle_for(run.pid(), Duration::from_secs(2));
+    assert_eq!(before.len(), 2, "{before:?}");
+    assert_eq!(before, after);
+}
+
+#[test]
+fn beats_do_not_wake_the_main_loop() {
+    let options = [
+        "--enable-heartbeat",
+        "--heartbeat-file",
+        "hb",
+        "--timeout",
+        "100",
+    ];
+    let mut run = Setup::puppet(&options).start();
+    run.ready();
+    run.tell("beat");
+    let [before, _] = idle_for(run.pid(), Duration::ZERO);
+    for _ in 0..200 {
+        run.tell("beat");
+    }
+    let [_, after] = idle_for(run.pid(), Duration::ZERO);
+    let main = run.pid().to_string();
+    let of = |threads: &[(String, u64)], is_main: bool| -> u64 {
+        let wanted = threads.iter().filter(|(id, _)| (*id == main) == is_main);
+        wanted.map(|(_, count)| count).sum()
+    };
+    assert_eq!(of(&before, true), of(&after, true), "the main loop woke");
+    assert!(
+        of(&after, false) - of(&before, false) >= 100,
+        "the watcher saw them"
+    );
+}
+
+#[test]
+fn the_main_loop_wakes_at_most_once_per_timeout() {
+    let options = [
+        "--enable-heartbeat",
+        "--heartbeat-file",
+        "hb",
+        "--timeout",
+        "0.5",
+    ];
+    let mut run = Setup::puppet(&options).start();
+    run.ready();
+    run.tell("beat");
+    let main = |pid: i32| {
+        switches(pid)
+            .into_iter()
+            .find(|(id, _)| *id == pid.to_string())
+    };
+    let before = main(run.pid()).unwrap().1;
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        run.tell("beat");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let after = main(run.pid()).unwrap().1;
+    let timeouts = start.elapsed().as_secs_f64() / 0.5;
+    // Being pushed off the processor by others also counts as a switch: room for a few of those.
+    let woken = after - before;
+    assert!(
+        woken as f64 <= timeouts + 6.0,
+        "{woken} in {timeouts:.1} timeouts"
+    );
+    assert!(!run.directory.join("log").exists());
+}
+
+#[test]
+fn a_hundred_restarts_leave_threads_and_descriptors_as_they_were() {
+    let options = [
+        "--backoff-factor",
+        "0",
+        "--enable-heartbeat",
+        "--heartbeat-file",
+        "hb",
+        "--timeout",
+        "100",
+    ];
+    let mut run = Setup::puppet(&options).start();
+    let count = |pid: i32, what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
+    run.ready();
+    let before = [count(run.pid(), "task"), count(run.pid(), "fd")];
+    for _ in 0..100 {
+        run.tell("beat");
+        run.send("exit 1");
+        run.ready();
+    }
+    assert_eq!(before, [count(run.pid(), "task"), count(run.pid(), "fd")]);
+}

@@ -1,0 +1,393 @@
+//! Runs the binary and waits for facts: a line of its log, a line of its command, a process that is
+//! gone, a file. Each wait has a generous ceiling and shows everything that was printed when it fails.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Far beyond anything that a healthy run needs, also with both cores busy.
+pub const CEILING: Duration = Duration::from_secs(30);
+
+/// The binary under test.
+pub fn supervisor() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_supervisor"))
+}
+
+/// The scripted child, which cargo builds beside the tests.
+pub fn puppet() -> PathBuf {
+    supervisor().with_file_name("examples").join("puppet")
+}
+
+/// A file of the project.
+pub fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A directory that goes with the test.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("supervisor-test-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A run of the binary in the making.
+pub struct Setup {
+    command: Command,
+    directory: Directory,
+}
+
+impl Setup {
+    /// `supervisor` with these words; each is an option or the command.
+    pub fn new<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Self {
+        Self::of(supervisor().as_os_str(), words)
+    }
+
+    /// `program` with these words, for a caller of ours: a shell, `nohup`.
+    pub fn of<S: AsRef<OsStr>>(program: &OsStr, words: impl IntoIterator<Item = S>) -> Self {
+        let directory = Directory::new();
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .current_dir(directory.path())
+            .env_remove("NO_COLOR")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("SUPERVISOR_") || name.starts_with("HEARTBEAT_") {
+                command.env_remove(&*name);
+            }
+        }
+        Self { command, directory }
+    }
+
+    /// `supervisor` with these options and the puppet as its command.
+    pub fn puppet(options: &[&str]) -> Self {
+        Self::scripted(options, &[])
+    }
+
+    /// The same, and the puppet is told these commands at once.
+    pub fn scripted(options: &[&str], commands: &[&str]) -> Self {
+        let program = puppet();
+        let words = options.iter().map(OsString::from);
+        let commands = commands.iter().map(OsString::from);
+        Self::new(words.chain([program.into_os_string()]).chain(commands))
+    }
+
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn stdout(mut self, stdio: impl Into<Stdio>) -> Self {
+        self.command.stdout(stdio);
+        self
+    }
+
+    pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
+        self.command.stderr(stdio);
+        self
+    }
+
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    pub fn start(mut self) -> Run {
+        let mut child = self.command.spawn().unwrap();
+        let transcript = Arc::new(Transcript::default());
+        let stdin = child.stdin.take();
+        if let Some(stderr) = child.stderr.take() {
+            transcript.follow(Source::Log, stderr);
+        }
+        if let Some(stdout) = child.stdout.take() {
+            transcript.follow(Source::Command, stdout);
+        }
+        Run {
+            child,
+            stdin,
+            transcript,
+            cursors: [0; 2],
+            directory: self.directory,
+        }
+    }
+
+    /// Runs it to its end: exit code and log.
+    pub fn finish(self) -> (i32, String) {
+        let mut run = self.start();
+        let code = run.code();
+        (code, run.log())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Log,
+    Command,
+}
+
+#[derive(Default)]
+struct Transcript {
+    lines: Mutex<Lines>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<(Source, Instant, String)>,
+    open: usize,
+}
+
+impl Transcript {
+    fn follow(self: &Arc<Self>, source: Source, stream: impl Read + Send + 'static) {
+        self.lines.lock().unwrap().open += 1;
+        let here = Arc::clone(self);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).split(b'\n') {
+                let Ok(line) = line else { break };
+                let line = String::from_utf8_lossy(&line).into_owned();
+                let mut lines = here.lines.lock().unwrap();
+                lines.lines.push((source, Instant::now(), line));
+                here.changed.notify_all();
+            }
+            here.lines.lock().unwrap().open -= 1;
+            here.changed.notify_all();
+        });
+    }
+}
+
+/// A supervisor that runs.
+pub struct Run {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    transcript: Arc<Transcript>,
+    /// How far each source has been read by the waits.
+    cursors: [usize; 2],
+    pub directory: Directory,
+}
+
+impl Run {
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// The next line of the log that contains all of `parts`.
+    pub fn logged(&mut self, parts: &[&str]) -> String {
+        self.next_line(Source::Log, parts).1
+    }
+
+    /// When that line was seen, too.
+    pub fn logged_at(&mut self, parts: &[&str]) -> (Instant, String) {
+        self.next_line(Source::Log, parts)
+    }
+
+    /// The next line of the command's output that contains `part`.
+    pub fn said(&mut self, part: &str) -> String {
+        self.next_line(Source::Command, &[part]).1
+    }
+
+    fn next_line(&mut self, source: Source, parts: &[&str]) -> (Instant, String) {
+        let cursor = &mut self.cursors[source as usize];
+        let ceiling = Instant::now() + CEILING;
+        let mut lines = self.transcript.lines.lock().unwrap();
+        loop {
+            while let Some((from, at, line)) = lines.lines.get(*cursor) {
+                *cursor += 1;
+                if *from == source && parts.iter().all(|part| line.contains(part)) {
+                    return (*at, line.clone());
+                }
+            }
+            let left = ceiling.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero() && lines.open > 0,
+                "no line with {parts:?} in\n{}",
+                lines.show()
+            );
+            lines = self.transcript.changed.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// Waits for the puppet to be ready; its pid.
+    pub fn ready(&mut self) -> i32 {
+        let line = self.said("ready ");
+        number_in(&line)
+    }
+
+    /// Tells the puppet something and waits until it has done it.
+    pub fn tell(&mut self, command: &str) -> String {
+        self.send(command);
+        self.said(&format!("did {command}"))
+    }
+
+    /// Tells the puppet something that it does not survive.
+    pub fn send(&mut self, command: &str) {
+        let stdin = self.stdin.as_mut().unwrap();
+        stdin.write_all(format!("{command}\n").as_bytes()).unwrap();
+    }
+
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits for the end of the supervisor: its exit code, or 1000 + the signal that killed it.
+    pub fn code(&mut self) -> i32 {
+        let status = self.status();
+        status
+            .code()
+            .unwrap_or_else(|| 1000 + status.signal().unwrap())
+    }
+
+    fn status(&mut self) -> ExitStatus {
+        let mut status = None;
+        let (child, transcript) = (&mut self.child, &self.transcript);
+        let ended = eventually(|| {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(
+            ended,
+            "still running\n{}",
+            transcript.lines.lock().unwrap().show()
+        );
+        status.unwrap()
+    }
+
+    /// The whole log, after the end.
+    pub fn log(&self) -> String {
+        self.text_of(Source::Log)
+    }
+
+    /// All that the command printed, after the end.
+    pub fn output(&self) -> String {
+        self.text_of(Source::Command)
+    }
+
+    fn text_of(&self, wanted: Source) -> String {
+        let ceiling = Instant::now() + CEILING;
+        let mut lines = self.transcript.lines.lock().unwrap();
+        while lines.open > 0 {
+            let left = ceiling.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "its output is still open\n{}",
+                lines.show()
+            );
+            lines = self.transcript.changed.wait_timeout(lines, left).unwrap().0;
+        }
+        lines
+            .lines
+            .iter()
+            .filter(|(source, ..)| *source == wanted)
+            .map(|(.., line)| format!("{line}\n"))
+            .collect()
+    }
+}
+
+impl Lines {
+    fn show(&self) -> String {
+        let start = self.lines.first().map(|(_, at, _)| *at);
+        self.lines
+            .iter()
+            .map(|(source, at, line)| {
+                let who = if *source == Source::Log { "log" } else { "cmd" };
+                let after = start.map_or(0.0, |start| (*at - start).as_secs_f64());
+                format!("{after:8.3} {who}: {line}\n")
+            })
+            .collect()
+    }
+}
+
+impl Drop for Run {
+    /// Nothing of a failed test stays behind. (SIGKILL: the kernel tells the command.)
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks again and again until it is so, or the ceiling is reached; whether it is so.
+pub fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
+    let ceiling = Instant::now() + CEILING;
+    while !is_so() {
+        if Instant::now() > ceiling {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    true
+}
+
+/// Whether the process exists and is no zombie.
+pub fn alive(pid: i32) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The state follows the name, which is in parentheses: proc_pid_stat(5).
+        Ok(stat) => !stat.rsplit(") ").next().unwrap().starts_with(['Z', 'X']),
+        Err(_) => false,
+    }
+}
+
+/// Waits until the process is gone.
+pub fn gone(pid: i32) {
+    assert!(eventually(|| !alive(pid)), "process {pid} is still there");
+}
+
+/// The last number in a line.
+pub fn number_in(line: &str) -> i32 {
+    line.rsplit(|c: char| !c.is_ascii_digit())
+        .find(|word| !word.is_empty())
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("no number in {line:?}"))
+}
+
+/// The value of a field of a line of the log.
+pub fn field<'a>(line: &'a str, key: &str) -> &'a str {
+    line.split(' ')
+        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        .unwrap_or_else(|| panic!("no {key}= in {line:?}"))
+}
+
+/// The events of a log, without their stamps and levels, fields cut off.
+pub fn events(log: &str) -> Vec<String> {
+    log.lines()
+        .filter_map(|line| line.split_once("[SUPERVISOR] "))
+        .map(|(_, event)| {
+            let words = event.split(' ').take_while(|word| !word.contains('='));
+            words.collect::<Vec<_>>().join(" ")
+        })
+        .collect()
+}

@@ -1,0 +1,14 @@
+//! The binary, seen from outside: every row of the contract's tables, by facts and not by times.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+mod clients;
+mod cost;
+mod harness;
+mod heartbeat;
+mod launch;
+mod log;
+mod options;
+mod real;
+mod restart;
+mod stop;
