@@ -72,7 +72,7 @@ impl Heartbeat {
             watcher: Watcher::Missing { told: false },
             lock,
         };
-        heartbeat.attend();
+        heartbeat.settle();
         Ok(heartbeat)
     }
 
@@ -93,14 +93,14 @@ impl Heartbeat {
     pub fn look(&mut self) {
         self.evidence.look();
         if self.evidence.take_alarm() || !self.is_watched() {
-            self.attend();
+            self.settle();
         }
     }
 
     /// Moves the watch to where it is needed, if it was reported blind.
-    pub fn attend_if_needed(&mut self) {
+    pub fn attend(&mut self) {
         if self.evidence.take_alarm() {
-            self.attend();
+            self.settle();
         }
     }
 
@@ -116,7 +116,7 @@ impl Heartbeat {
     }
 
     /// Watches the file, or the nearest existing directory while it is missing.
-    fn attend(&mut self) {
+    fn settle(&mut self) {
         for _ in 0..TRIES {
             let found = Look::at(self.path());
             let target = match found {

@@ -1,4 +1,38 @@
 //! Keeps a command up: restarts it when it fails, and when it hangs.
+//!
+//! ```text
+//!  notify's thread ── last beat (atomic), Waker ─┐
+//!  SIGCHLD, SIGTERM, ... ── signal-hook's pipe ──┤   ┌─────────┐ Event, now  ┌────────────┐
+//!  the machine's deadline = timeout of the poll ─┴──►│ reactor │────────────►│ supervisor │
+//!                                                    │  mio    │◄────────────│ pure state │
+//!                                                    └────┬────┘  [Action]   └────────────┘
+//!                                                         └──► child: spawn, signal, reap
+//! ```
+//!
+//! **One decides, one acts.** [`supervisor`] is a state machine: every policy, and nothing that
+//! touches the world. It is given events and the time and answers with actions. [`reactor`] is one
+//! poll loop: it delivers what happened and performs what is answered. Between two events nothing
+//! runs: there is no sleep and no periodic timer, and every deadline is the timeout of the one poll.
+//!
+//! **The states**, each with its own data and its own deadline:
+//!
+//! ```text
+//!  Starting ──► Running ──► Stopping ──┐
+//!     ▲            │ exit              ▼
+//!     │            └──────────────► Clearing (leftovers of its group) ──► Finished
+//!     └──────────── Backoff ◄──────────┘
+//! ```
+//!
+//! **The order of a turn**: requests to stop, ends of children, beats, and the timeout last, so that
+//! a beat that waits wins over its deadline. Before a kill the machine asks for one look at the
+//! file itself ([`supervisor::Action::Look`]).
+//!
+//! **A beat does not wake the loop.** [`heartbeat`] notes its time in an atomic, in notify's thread.
+//! The loop sleeps to the deadline that it knew, reads the atomic, and sleeps on to the next one.
+//!
+//! **The rooms**: plain data in [`config`], [`report`], [`exit`], [`error`], [`text`]; adapters that
+//! do not know each other nor any policy in [`child`], [`signals`], [`heartbeat`], [`logging`]; all
+//! `unsafe` in `sys`. `scripts/check_layout.py` holds the code against that.
 
 pub mod child;
 pub mod cli;

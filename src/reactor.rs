@@ -144,7 +144,7 @@ impl Reactor {
             }
         }
         if let Some(heartbeat) = &mut self.heartbeat {
-            heartbeat.attend_if_needed();
+            heartbeat.attend();
         }
         happened.extend(self.news_of_beats());
         happened.push(Event::Timeout);

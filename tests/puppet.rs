@@ -8,7 +8,7 @@
 //! exit N | stop | trap SIGNAL.. | child | stubborn-child
 //! env NAME | environ | group | fds
 //! ```
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::zombie_processes, missing_docs)]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

@@ -1,0 +1,49 @@
+# make          builds ./supervisor
+# make demo     builds it and shows what it does, in half a minute
+# make test     the tests
+# make ci       formatting, lints, import directions, tests, documents
+# make install  PREFIX=/usr/local DESTDIR=
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# The tests wait more than they compute.
+export RUST_TEST_THREADS ?= 16
+
+.PHONY: build demo test ci format lint imports docs install uninstall clean
+
+build:
+	$(CARGO) build --locked --release
+	install -m 755 $(TARGET_DIR)/release/supervisor supervisor
+
+demo: build
+	@scripts/demo.sh
+
+test:
+	$(CARGO) test --locked
+
+ci: format lint imports test docs
+
+format:
+	$(CARGO) fmt --check
+
+lint:
+	CLIPPY_CONF_DIR=scripts $(CARGO) clippy --locked --all-targets -- -D warnings
+
+imports:
+	python3 scripts/check_layout.py
+
+docs:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 supervisor $(DESTDIR)$(PREFIX)/bin/supervisor
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/supervisor
+
+clean:
+	$(CARGO) clean
+	rm -f supervisor

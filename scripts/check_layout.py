@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""The shape of the tree: which module may use which, and what may stand at the top.
+
+Exits with 1 and a line for each breach. A module that has no row here fails too, so that a new room
+gets its rule when it gets its door.
+"""
+import pathlib
+import re
+import subprocess
+import sys
+
+TOP = {"Cargo.toml", "Cargo.lock", "src", "tests", "scripts", "README.md", "Makefile"}
+
+# Plain data, which everybody may use.
+DATA = {"config", "error", "exit", "report", "text", "clock"}
+MAY_USE = {
+    "clock": set(),
+    "text": set(),
+    "exit": set(),
+    "error": {"text"},
+    "report": {"exit", "text"},
+    "config": set(),
+    "cli": {"config", "exit", "text"},
+    "sys": set(),
+    # The pure machine has no clock either: time is an argument.
+    "supervisor": {"config", "exit", "report"},
+    "child": DATA | {"sys"},
+    "signals": DATA | {"sys"},
+    "heartbeat": DATA,
+    "logging": DATA,
+    "reactor": DATA | {"child", "signals", "heartbeat", "supervisor"},
+    "main": {"cli", "config", "error", "exit", "logging", "reactor"},
+    "lib": set(),
+}
+
+
+def room_of(path):
+    """The first-level module that a source file belongs to."""
+    first = path.relative_to("src").parts[0]
+    return first.removesuffix(".rs")
+
+
+def product_code(text):
+    """The text without comments and without the tests at its end."""
+    text = text.split("#[cfg(test)]\nmod tests {")[0]
+    return re.sub(r"//.*", "", text)
+
+
+def uses(text):
+    """The first-level modules that a text names."""
+    for name in re.findall(r"\b(?:crate|supervisor)::(\w+)", text):
+        yield name
+    for group in re.findall(r"\b(?:crate|supervisor)::\{([^;]*)\}", text):
+        yield from re.findall(r"(?:^|,)\s*(\w+)", group)
+
+
+def breaches():
+    rooms = {room_of(path) for path in pathlib.Path("src").rglob("*.rs")}
+    for path in sorted(pathlib.Path("src").rglob("*.rs")):
+        room = room_of(path)
+        if "tests" in path.parts or path.name == "tests.rs":
+            continue
+        if room not in MAY_USE:
+            yield f"{path}: no rule for the module '{room}'"
+            continue
+        for used in sorted(set(uses(product_code(path.read_text()))) & rooms):
+            if used != room and used not in MAY_USE[room]:
+                yield f"{path}: '{room}' may not use '{used}'"
+    tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=False)
+    for name in sorted({line.split("/")[0] for line in tracked.stdout.splitlines()}):
+        if name not in TOP and not name.startswith("."):
+            yield f"{name}: does not belong at the top"
+
+
+def main():
+    found = list(breaches())
+    for line in found:
+        print(line, file=sys.stderr)
+    print(f"layout: {len(found)} breaches")
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()
