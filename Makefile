@@ -8,8 +8,6 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-# The tests wait more than they compute.
-export RUST_TEST_THREADS ?= 16
 
 .PHONY: build demo test ci format lint imports docs install uninstall clean
 
@@ -29,7 +27,7 @@ format:
 	$(CARGO) fmt --check
 
 lint:
-	CLIPPY_CONF_DIR=scripts $(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 imports:
 	python3 scripts/check_layout.py

@@ -3,12 +3,17 @@
 //! so that a test waits for a fact and never for a time.
 //!
 //! ```text
-//! beat | append | touch | touch-at SECONDS | truncate | rename | poke      (beats)
-//! read | chmod | delete | neighbour                                        (none)
+//! beat | append | touch | touch-at SECONDS | truncate | rename | poke  (beats)
+//! read | chmod | delete | neighbour                                    (none)
 //! exit N | stop | trap SIGNAL.. | child | stubborn-child
 //! env NAME | environ | group | fds
 //! ```
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::zombie_processes, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::zombie_processes,
+    missing_docs
+)]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

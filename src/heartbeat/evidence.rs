@@ -36,6 +36,19 @@ struct Seen {
     watched: Option<Look>,
 }
 
+/// What an event says of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// It was written to.
+    Written,
+    /// Its times, mode, owner or links were changed.
+    Touched,
+    /// The watched file was removed or renamed: whatever has the name now is another.
+    Gone,
+    /// Something else, or something of a directory above it.
+    Other,
+}
+
 impl Evidence {
     /// What stands at `path` now was left by an earlier run: no sign of life.
     pub fn new(path: PathBuf, waker: Arc<mio::Waker>) -> Self {
@@ -109,23 +122,22 @@ impl Evidence {
         if !event.paths.iter().any(|path| self.path.starts_with(path)) {
             return;
         }
-        let is_file = event.paths.contains(&self.path);
-        let (written, touched) = match event.kind {
-            EventKind::Modify(ModifyKind::Data(_)) => (is_file, false),
-            EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)) => (false, is_file),
+        let news = match event.kind {
+            _ if !event.paths.contains(&self.path) => News::Other,
+            EventKind::Modify(ModifyKind::Data(_)) => News::Written,
+            EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)) => News::Touched,
+            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => News::Gone,
             EventKind::Any
             | EventKind::Access(_)
             | EventKind::Create(_)
             | EventKind::Modify(_)
-            | EventKind::Remove(_)
-            | EventKind::Other => (false, false),
+            | EventKind::Other => News::Other,
         };
-        self.compare(now, written, touched);
+        self.compare(now, news);
     }
 
-    /// Compares the file with the last look. `written`: the kernel says that it was written to;
-    /// `touched`: that its times, mode, owner or links were changed.
-    fn compare(&self, now: Instant, written: bool, touched: bool) {
+    /// Compares the file with the last look, after an event.
+    fn compare(&self, now: Instant, news: News) {
         let found = Look::at(&self.path);
         let mut seen = self.seen();
         let changed = match (&seen.look, &found) {
@@ -134,15 +146,16 @@ impl Evidence {
             (Some(before), Some(found)) => !found.same_content(before),
         };
         // Within a tick of a change a second touch is not to be told from a chmod.
-        let again = touched && seen.changed_at.is_some_and(|at| now - at < TICK);
-        if changed || written || again {
+        let again = news == News::Touched && seen.changed_at.is_some_and(|at| now - at < TICK);
+        if changed || news == News::Written || again {
             self.beat(now);
         }
         if changed {
             seen.changed_at = Some(now);
         }
         let moved = match (&found, &seen.watched) {
-            (Some(found), Some(watched)) => !found.same_file(watched),
+            // A new file may have been given the number of the old one: its end says more.
+            (Some(found), Some(watched)) => news == News::Gone || !found.same_file(watched),
             // A missing file: the directory that came or went decides what to watch.
             (None, _) | (Some(_), None) => true,
         };
@@ -168,5 +181,165 @@ impl Evidence {
     /// A panic in either thread ends the process, so the lock can't be poisoned; nothing to mend.
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::SystemTime;
+
+    use notify::Event;
+    use notify::event::{DataChange, Flag, RemoveKind};
+
+    use super::*;
+
+    /// A heartbeat file, and a watcher that is played by the test.
+    struct Case {
+        evidence: Evidence,
+        _poll: mio::Poll,
+    }
+
+    impl Case {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("evidence-{}-{name}", std::process::id()));
+            fs::write(&path, "old").unwrap();
+            let poll = mio::Poll::new().unwrap();
+            let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+            let evidence = Evidence::new(path.clone(), Arc::new(waker));
+            evidence.set_watched(Look::at(&path));
+            Self {
+                evidence,
+                _poll: poll,
+            }
+        }
+
+        fn path(&self) -> &Path {
+            self.evidence.path()
+        }
+
+        fn is_told(&self, kind: EventKind) -> bool {
+            let before = self.evidence.last_beat();
+            let event = Event::new(kind).add_path(self.path().to_owned());
+            self.evidence.take_event(Ok(event));
+            before != self.evidence.last_beat()
+        }
+
+        fn touch_at(&self, seconds: u64) {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            let file = File::options().write(true).open(self.path());
+            file.unwrap().set_modified(time).unwrap();
+        }
+    }
+
+    impl Drop for Case {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(self.path());
+        }
+    }
+
+    const WRITTEN: EventKind = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+    const GONE: EventKind = EventKind::Remove(RemoveKind::File);
+    const TOUCHED: EventKind = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
+
+    #[test]
+    fn what_was_there_before_is_no_beat() {
+        let case = Case::new("before");
+        case.evidence.look();
+        assert_eq!(case.evidence.last_beat(), None);
+    }
+
+    #[test]
+    fn a_write_counts_even_if_it_leaves_no_mark() {
+        let case = Case::new("unmarked");
+        assert!(
+            case.is_told(WRITTEN),
+            "same size, same tick of the file's clock"
+        );
+    }
+
+    #[test]
+    fn a_touch_counts_and_a_chmod_does_not() {
+        let case = Case::new("chmod");
+        fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
+        assert!(!case.is_told(TOUCHED));
+        case.touch_at(1000);
+        assert!(case.is_told(TOUCHED));
+    }
+
+    #[test]
+    fn a_second_touch_within_a_tick_counts_and_a_chmod_after_it_does_not() {
+        let case = Case::new("tick");
+        let now = clock::now();
+        case.touch_at(1000);
+        case.evidence.compare(now, News::Touched);
+        let first = case.evidence.last_beat();
+        case.touch_at(1000);
+        case.evidence.compare(now + TICK / 2, News::Touched);
+        let second = case.evidence.last_beat();
+        assert!(second > first);
+        case.evidence.compare(now + TICK, News::Touched);
+        assert_eq!(case.evidence.last_beat(), second);
+    }
+
+    #[test]
+    fn a_look_counts_a_change_once() {
+        let case = Case::new("look");
+        case.touch_at(1000);
+        case.evidence.look();
+        let first = case.evidence.last_beat();
+        assert!(first.is_some());
+        case.evidence.look();
+        assert_eq!(case.evidence.last_beat(), first);
+    }
+
+    #[test]
+    fn a_look_after_a_noticed_write_finds_nothing_new() {
+        let case = Case::new("noticed");
+        fs::write(case.path(), "beat").unwrap();
+        assert!(case.is_told(WRITTEN));
+        let noticed = case.evidence.last_beat();
+        case.evidence.look();
+        assert_eq!(case.evidence.last_beat(), noticed);
+    }
+
+    #[test]
+    fn whatever_may_blind_the_watch_raises_the_alarm_and_a_write_does_not() {
+        let case = Case::new("alarm");
+        assert!(case.is_told(WRITTEN));
+        assert!(!case.evidence.take_alarm());
+
+        let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        case.evidence.take_event(Ok(overflow));
+        assert!(case.evidence.take_alarm(), "queue overflow");
+
+        case.evidence
+            .take_event(Err(notify::Error::generic("broken")));
+        assert!(case.evidence.take_alarm(), "error");
+
+        fs::remove_file(case.path()).unwrap();
+        assert!(!case.is_told(GONE));
+        assert!(case.evidence.take_alarm(), "removal");
+    }
+
+    /// A file system may give a number out again at once; the mark of the old file went with it.
+    #[test]
+    fn a_file_made_again_with_the_inode_number_of_the_old_one_raises_the_alarm() {
+        let case = Case::new("again");
+        case.touch_at(1000);
+        assert!(case.is_told(GONE), "the same number, another content");
+        assert!(case.evidence.take_alarm());
+    }
+
+    #[test]
+    fn a_neighbours_event_is_not_even_looked_at() {
+        let case = Case::new("neighbour");
+        case.touch_at(1000);
+        let neighbour = case.path().with_extension("neighbour");
+        let event = Event::new(WRITTEN).add_path(neighbour);
+        case.evidence.take_event(Ok(event));
+        assert_eq!(case.evidence.last_beat(), None);
+        assert!(!case.evidence.take_alarm());
     }
 }

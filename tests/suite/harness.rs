@@ -22,9 +22,17 @@ pub fn supervisor() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_supervisor"))
 }
 
-/// The scripted child, which cargo builds beside the tests.
+/// The scripted child. Cargo builds it with the tests, but not where a test is chosen by its name.
 pub fn puppet() -> PathBuf {
-    supervisor().with_file_name("examples").join("puppet")
+    let program = supervisor().with_file_name("examples").join("puppet");
+    let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+    let source = changed(&project("tests/puppet.rs")).unwrap();
+    let fresh = changed(&program).is_ok_and(|built| built >= source);
+    assert!(
+        fresh,
+        "the puppet is out of date: cargo build --example puppet"
+    );
+    program
 }
 
 /// A file of the project.

@@ -104,6 +104,48 @@ fn a_beat_through_a_symbolic_link_counts() {
     assert!(at - done >= TIMEOUT);
 }
 
+#[test]
+fn a_file_made_again_while_the_watcher_slept_is_watched() {
+    let mut run = beating("2", &[]).start();
+    run.ready();
+    run.tell("beat");
+    // The watcher comes to see it when all is over: nothing was ever missing.
+    run.signal(Signal::SIGSTOP);
+    run.tell("delete");
+    // After a moment the new file may even have the inode number of the old one.
+    let_pass(Duration::from_millis(200));
+    run.tell("beat");
+    run.signal(Signal::SIGCONT);
+    let_pass(TIMEOUT / 2);
+    let done = Instant::now();
+    run.tell("beat");
+    let (at, _) = run.logged_at(&["heartbeat timeout"]);
+    assert!(at - done >= TIMEOUT, "{:?}", at - done);
+    assert!(at - done < TIMEOUT + TIMEOUT / 4, "the watch was blind");
+}
+
+#[test]
+fn a_beat_that_no_event_announced_is_found_by_the_last_look() {
+    let setup = beating("1", &[]);
+    let file = |name: &str| setup.directory().join(name);
+    let (link, new) = (file("hb"), file("new"));
+    for (name, target) in [("hb", "first"), ("new", "second")] {
+        fs::write(file(target), "").unwrap();
+        std::os::unix::fs::symlink(file(target), file(name)).unwrap();
+    }
+    let mut run = setup.start();
+    run.ready();
+    let (started, _) = run.logged_at(&["started"]);
+    // The watch is on the file behind the link, which does not notice that the link is replaced.
+    fs::rename(new, link).unwrap();
+    let (at, _) = run.logged_at(&["heartbeat timeout"]);
+    assert!(
+        at - started >= Duration::from_millis(1990),
+        "{:?}",
+        at - started
+    );
+}
+
 /// The one test of the promise 'never early, and late by at most 1 % and 10 ms'. Under load a
 /// single try may be late, all five may not; early is wrong each time.
 #[test]
@@ -363,7 +405,7 @@ fn a_missing_directory_is_waited_for() {
     run.tell("beat");
     let (at, _) = run.logged_at(&["heartbeat timeout"]);
     assert!(at - done >= TIMEOUT);
-    assert!(at - done < TIMEOUT * 2, "found in time");
+    assert!(at - done < TIMEOUT + TIMEOUT / 4, "found in time");
 }
 
 #[test]

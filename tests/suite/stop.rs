@@ -179,13 +179,15 @@ fn leftovers_of_a_crash_are_cleared_before_the_restart() {
     let mut run = Setup::puppet(&options).start();
     run.ready();
     run.send("stubborn-child");
+    let other = number_in(&run.said("deaf "));
+    run.send("stubborn-child");
     let child = number_in(&run.said("deaf "));
     run.send("exit 1");
     run.logged(&["exited", "code=1"]);
     run.logged(&["stopping", "reason=leftovers grace=0.300s"]);
-    run.logged(&["killing", "processes=1"]);
+    run.logged(&["killing", "processes=2"]);
     run.logged(&["started", "run=2"]);
-    assert!(!alive(child));
+    assert!(!alive(child) && !alive(other));
 }
 
 #[test]
