@@ -58,7 +58,7 @@ fn scenario_crash_periodic_is_restarted() {
 
 #[test]
 fn scenario_hang_is_found_and_restarted() {
-    let mut run = scenario(&["--timeout", "1"], &["hang"]).start();
+    let mut run = scenario(&["--timeout", "4"], &["hang"]).start();
     run.logged(&["no more beats"]);
     run.logged(&["heartbeat timeout"]);
     // It exits 0 on SIGTERM, and was hung all the same.

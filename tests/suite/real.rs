@@ -71,9 +71,7 @@ fn a_server_that_freezes_is_replaced() {
         "--heartbeat-file",
         "hb",
         "--timeout",
-        "3",
-        "--initial-check-delay",
-        "20",
+        "6",
         "--backoff-factor",
         "0.05",
     ];
