@@ -47,49 +47,49 @@ struct Cli {
 
     /// Silence this long is a hang
     #[arg(long, env = "SUPERVISOR_TIMEOUT", hide_env = true,
-          value_name = "S", default_value = "20", allow_negative_numbers = true,
+          value_name = "S", default_value = "20", allow_hyphen_values = true,
           value_parser = OsStringValueParser::new().try_map(positive_seconds))]
     timeout: Duration,
 
     /// Extra time for the first beat after each launch
     #[arg(long, env = "SUPERVISOR_INITIAL_CHECK_DELAY", hide_env = true,
-          value_name = "S", default_value = "0", allow_negative_numbers = true,
+          value_name = "S", default_value = "0", allow_hyphen_values = true,
           value_parser = OsStringValueParser::new().try_map(seconds))]
     initial_check_delay: Duration,
 
     /// From SIGTERM to SIGKILL; 0: SIGKILL at once
     #[arg(long, env = "SUPERVISOR_GRACE_PERIOD", hide_env = true,
-          value_name = "S", default_value = "5", allow_negative_numbers = true,
+          value_name = "S", default_value = "5", allow_hyphen_values = true,
           value_parser = OsStringValueParser::new().try_map(seconds))]
     grace_period: Duration,
 
     /// Consecutive restarts before giving up; -1: never give up
     #[arg(long, env = "SUPERVISOR_MAX_RESTARTS", hide_env = true,
-          value_name = "N", default_value = "-1", allow_negative_numbers = true,
+          value_name = "N", default_value = "-1", allow_hyphen_values = true,
           value_parser = OsStringValueParser::new().try_map(max_restarts))]
     max_restarts: MaxRestarts,
 
     /// Delay before the first restart; it doubles with each; 0: none
     #[arg(long, env = "SUPERVISOR_BACKOFF_FACTOR", hide_env = true,
-          value_name = "S", default_value = "1", allow_negative_numbers = true,
+          value_name = "S", default_value = "1", allow_hyphen_values = true,
           value_parser = OsStringValueParser::new().try_map(seconds))]
     backoff_factor: Duration,
 
     /// Upper bound of a delay
     #[arg(long, env = "SUPERVISOR_MAX_BACKOFF", hide_env = true,
-          value_name = "S", default_value = "3600", allow_negative_numbers = true,
+          value_name = "S", default_value = "3600", allow_hyphen_values = true,
           value_parser = OsStringValueParser::new().try_map(positive_seconds))]
     max_backoff: Duration,
 
     /// Add up to this part of a delay at random, 0 to 1
     #[arg(long, env = "SUPERVISOR_BACKOFF_JITTER", hide_env = true,
-          value_name = "F", default_value = "0", allow_negative_numbers = true,
+          value_name = "F", default_value = "0", allow_hyphen_values = true,
           value_parser = OsStringValueParser::new().try_map(fraction))]
     backoff_jitter: f64,
 
     /// A run this long starts the count of restarts again at 0; 0: never
     #[arg(long, env = "SUPERVISOR_RESET_AFTER", hide_env = true,
-          value_name = "S", default_value = "60", allow_negative_numbers = true,
+          value_name = "S", default_value = "60", allow_hyphen_values = true,
           value_parser = OsStringValueParser::new().try_map(seconds))]
     reset_after: Duration,
 
@@ -437,6 +437,18 @@ mod tests {
     }
 
     #[test]
+    fn each_option_has_its_variable() {
+        for arg in Cli::command().get_arguments() {
+            let (Some(long), Some(variable)) = (arg.get_long(), arg.get_env()) else {
+                assert_eq!(arg.get_id(), "command");
+                continue;
+            };
+            let expected = format!("SUPERVISOR_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(variable.to_str(), Some(expected.as_str()));
+        }
+    }
+
+    #[test]
     fn the_last_of_two_equal_options_counts() {
         let config = parse_words(&["--grace-period", "1", "--grace-period", "2", "x"]).unwrap();
         assert_eq!(config.policy.grace, Duration::from_secs(2));
@@ -469,6 +481,7 @@ mod tests {
             ),
             (&["--log-level", "a\nb", "ls"], &["--log-level", "a b"]),
             (&["-x", "ls"], &["-x"]),
+            (&["--timeout", "-.5", "ls"], &["--timeout", "'-.5'"]),
         ] {
             let early = parse_words(words).unwrap_err();
             assert_eq!(early.exit, Exit::USAGE, "{words:?}");

@@ -219,6 +219,26 @@ mod tests {
     }
 
     #[test]
+    fn the_libraries_own_lines_are_not_ours_to_tell() {
+        let logger = Logger {
+            inner: WriteLogger::new(
+                LevelFilter::Info,
+                simplelog::Config::default(),
+                LineWriter::new(Box::new(io::sink())),
+            ),
+            colours: false,
+        };
+        for (target, level, told) in [
+            ("supervisor::reactor", Level::Info, true),
+            ("supervisor::reactor", Level::Debug, false),
+            ("notify::inotify", Level::Error, false),
+        ] {
+            let metadata = Metadata::builder().target(target).level(level).build();
+            assert_eq!(logger.enabled(&metadata), told, "{target} {level}");
+        }
+    }
+
+    #[test]
     fn a_line_is_one_write() {
         let mut writer = writer(10_000);
         log(&mut writer, "one");

@@ -113,6 +113,7 @@ pub fn spawn(image: &Image, handled: &[Signal]) -> io::Result<Pid> {
 }
 
 /// What the child has to say: nothing once it has been executed, for the pipe closes with that.
+/// This waits as long as the system takes to load the program, as vfork(2) would.
 fn read_errno(report: OwnedFd) -> Option<i32> {
     let mut errno = [0; size_of::<i32>()];
     // EINTR is retried by `read_exact`; a short read is a child that was killed, and is reaped as such.
@@ -149,8 +150,8 @@ fn exec(image: &Image, handled: &[Signal], parent: Pid) -> Errno {
     if let Err(errno) = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&image.mask), None) {
         return errno;
     }
-    // As execvp(3): on to the next directory where nothing is found or nothing may be executed,
-    // and the latter is remembered. Never on to a shell.
+    // As execvp(3): on to the next directory where nothing is found, the directory can't be reached
+    // (a network file system) or nothing may be executed; the last is remembered. Never to a shell.
     let mut outcome = Errno::ENOENT;
     for candidate in &image.candidates {
         let (argv, envp) = (image.argv.pointers.as_ptr(), image.envp.pointers.as_ptr());
@@ -159,7 +160,10 @@ fn exec(image: &Image, handled: &[Signal], parent: Pid) -> Errno {
         let errno = Errno::last();
         if errno == Errno::EACCES {
             outcome = errno;
-        } else if !matches!(errno, Errno::ENOENT | Errno::ENOTDIR) {
+        } else if !matches!(
+            errno,
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT
+        ) {
             return errno;
         }
     }

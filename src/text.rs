@@ -5,8 +5,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::str::Utf8Chunk;
 
-/// The longest a single value gets, in bytes before escaping; what is beyond is cut and marked `...`.
+/// The longest that a value is shown, in bytes; what is beyond is cut and marked `...`.
 const LONGEST: usize = 1000;
 
 /// A value of a `key=value` field: as it is where that is unambiguous, else in double quotes.
@@ -36,29 +37,39 @@ impl<'a> Quoted<'a> {
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.0[..self.0.len().min(LONGEST)];
-        let plain = !shown.is_empty()
-            && !shown
+        let plain = !self.0.is_empty()
+            && !self
+                .0
                 .iter()
                 .any(|&b| b.is_ascii_whitespace() || matches!(b, b'"' | b'\\' | b'='));
         let quote = if plain { "" } else { "\"" };
         f.write_str(quote)?;
-        for chunk in shown.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                match c {
-                    '"' | '\\' => write!(f, "\\{c}")?,
-                    c => escape(f, c)?,
-                }
+        let mut room = LONGEST;
+        for piece in self.0.utf8_chunks().flat_map(pieces) {
+            if room < piece.len() {
+                f.write_str("...")?;
+                break;
             }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
-        if shown.len() < self.0.len() {
-            f.write_str("...")?;
+            room -= piece.len();
+            f.write_str(&piece)?;
         }
         f.write_str(quote)
     }
+}
+
+/// Each character, and each byte that belongs to none, as it is shown.
+fn pieces(chunk: Utf8Chunk<'_>) -> impl Iterator<Item = String> {
+    let valid = chunk.valid().chars().map(|c| {
+        let mut piece = String::new();
+        // Writing to a String can't fail.
+        let _ = match c {
+            '"' | '\\' => write!(piece, "\\{c}"),
+            c => escape(&mut piece, c),
+        };
+        piece
+    });
+    let invalid = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+    valid.chain(invalid)
 }
 
 /// Writes `c`, escaped if a terminal or a line-by-line reader could take it for more than a letter.
@@ -127,5 +138,10 @@ mod tests {
         let shown = quoted(&"a".repeat(5000));
         assert_eq!(shown.len(), LONGEST + 3);
         assert!(shown.ends_with("a..."));
+        let shown = quoted(&" \x01".repeat(5000));
+        assert!(
+            shown.len() <= LONGEST + 5 && shown.ends_with("...\""),
+            "{shown}"
+        );
     }
 }
