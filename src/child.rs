@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -10,6 +11,7 @@ use nix::unistd::{Pid, getpgid};
 
 use crate::exit::Ended;
 use crate::sys::{self, Image};
+use crate::text::Quoted;
 
 /// What `execvp(3)` searches where `PATH` is not set.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -69,8 +71,8 @@ impl Command {
             .map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")))
             .collect();
         #[cfg(target_os = "linux")]
-        if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
-            log::debug!("orphans of the command are not re-parented here error=\"{error}\"");
+        if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
+            log::debug!("no subreaper error={}", Quoted::text(errno.desc()));
         }
         Ok(Self {
             image: Image::new(&candidates(&argv[0], path), argv, &pairs, mask)?,
@@ -128,13 +130,21 @@ impl Command {
         self.signal_all(Signal::SIGKILL);
     }
 
-    /// How many processes [`Command::kill`] would reach, and the command's process id.
-    #[must_use]
-    pub fn census(&self) -> (i32, usize) {
+    /// The command's process id, and how many processes [`Command::kill`] would reach. None where
+    /// nothing is left: not every end of a leftover is announced to us, and a group that was empty
+    /// for a moment may be a stranger's by now.
+    pub fn members(&mut self) -> Option<(i32, usize)> {
         match self.tree {
-            Tree::Gone => (0, 0),
-            Tree::Alive(group) | Tree::Leftovers(group) => {
-                (group.as_raw(), members(group).unwrap_or(1))
+            Tree::Gone => None,
+            // The command itself is there, though it may have left its group.
+            Tree::Alive(group) => Some((group.as_raw(), members(group).len().max(1))),
+            Tree::Leftovers(group) => {
+                let left = members(group).into_iter().filter(|pid| descends(*pid));
+                let count = left.count();
+                if count == 0 {
+                    self.tree = Tree::Gone;
+                }
+                (count > 0).then_some((group.as_raw(), count))
             }
         }
     }
@@ -159,11 +169,12 @@ impl Command {
     }
 }
 
-/// Who is gone needs no signal; whom we may not signal (a set-user-ID program) gets none.
+/// Who is gone needs no signal. Whom we may not signal (a program that became another user) has to
+/// be waited for, and somebody has to know.
 fn tolerate(outcome: nix::Result<()>) {
     match outcome {
         Ok(()) | Err(Errno::ESRCH) => {}
-        Err(errno) => log::debug!("signal not delivered error=\"{errno}\""),
+        Err(errno) => log::warn!("signal not delivered error={}", Quoted::text(errno.desc())),
     }
 }
 
@@ -172,13 +183,43 @@ fn is_group(group: Pid) -> bool {
     killpg(group, None) != Err(Errno::ESRCH)
 }
 
-/// Counts the group's processes, where `/proc` is there to ask.
-fn members(group: Pid) -> Option<usize> {
-    let entries = std::fs::read_dir("/proc").ok()?;
-    let pids = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| getpgid(Some(Pid::from_raw(*pid))) == Ok(group));
-    Some(pids.count().max(1))
+/// The group's processes. Where there is no `/proc` to ask, one stands for all.
+fn members(group: Pid) -> Vec<Pid> {
+    if !is_proc_mounted() {
+        return is_group(group).then_some(group).into_iter().collect();
+    }
+    let entries = std::fs::read_dir("/proc").into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .map(Pid::from_raw)
+        .filter(|pid| getpgid(Some(*pid)) == Ok(group))
+        .collect()
+}
+
+/// Whether the process was started by the command: orphans of it are re-parented to us, so its
+/// line of parents ends here. True where it can't be told.
+fn descends(mut pid: Pid) -> bool {
+    if !cfg!(target_os = "linux") || !is_proc_mounted() {
+        return true;
+    }
+    while let Some(parent) = parent(pid) {
+        if parent == nix::unistd::getpid() {
+            return true;
+        }
+        pid = parent;
+    }
+    false
+}
+
+fn is_proc_mounted() -> bool {
+    Path::new("/proc/self/stat").exists()
+}
+
+/// The fourth field of `/proc/PID/stat`; the second is a name in parentheses (proc_pid_stat(5)).
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let parent = stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()?;
+    (parent > 0).then(|| Pid::from_raw(parent))
 }
 
 /// Where `program` may be: itself if it holds a slash, else in each directory of `path`, of which

@@ -50,7 +50,7 @@ enum Watcher {
 }
 
 impl Heartbeat {
-    /// Claims `path` and begins to watch it. `waker` is called when [`Heartbeat::attend`] is due.
+    /// Claims `path` and begins to watch it. `waker` is called when [`Heartbeat::rewatch_if_blind`] is due.
     ///
     /// # Errors
     /// [`Error::HeartbeatRefused`] where the path names something that is no regular file, and
@@ -72,7 +72,7 @@ impl Heartbeat {
             watcher: Watcher::Missing { told: false },
             lock,
         };
-        heartbeat.settle();
+        heartbeat.rewatch();
         Ok(heartbeat)
     }
 
@@ -88,19 +88,24 @@ impl Heartbeat {
         self.evidence.last_beat()
     }
 
-    /// Looks at the file itself, the evidence that no lost event can hide, and sets a watch that
-    /// has gone blind again.
-    pub fn look(&mut self) {
+    /// Looks at the file, so that later looks compare with how it is now.
+    pub fn look(&self) {
         self.evidence.look();
-        if self.evidence.take_alarm() || !self.is_watched() {
-            self.settle();
+    }
+
+    /// Looks at the file before the command is judged, the evidence that no lost event can hide,
+    /// and sets a watch that has gone blind again.
+    pub fn last_look(&mut self) {
+        self.evidence.last_look();
+        if self.evidence.take_blind() || !self.is_watched() {
+            self.rewatch();
         }
     }
 
     /// Moves the watch to where it is needed, if it was reported blind.
-    pub fn attend(&mut self) {
-        if self.evidence.take_alarm() {
-            self.settle();
+    pub fn rewatch_if_blind(&mut self) {
+        if self.evidence.take_blind() {
+            self.rewatch();
         }
     }
 
@@ -116,7 +121,7 @@ impl Heartbeat {
     }
 
     /// Watches the file, or the nearest existing directory while it is missing.
-    fn settle(&mut self) {
+    fn rewatch(&mut self) {
         for _ in 0..TRIES {
             let found = Look::at(self.path());
             let target = match found {
@@ -190,7 +195,7 @@ impl Heartbeat {
                 }
                 ErrorKind::Generic(_) | ErrorKind::WatchNotFound | ErrorKind::InvalidConfig(_) => {
                     warn_once(*told, self.evidence.path(), &error);
-                    self.bury();
+                    self.abandon();
                     false
                 }
             },
@@ -198,7 +203,7 @@ impl Heartbeat {
     }
 
     /// Lets go of a watcher without a thread. Its `Drop` would panic.
-    fn bury(&mut self) {
+    fn abandon(&mut self) {
         if let Watcher::Watching { notify, .. } =
             std::mem::replace(&mut self.watcher, Watcher::Dead)
         {
@@ -212,18 +217,19 @@ impl Heartbeat {
         self.evidence.look();
         let path = self.path().to_owned();
         let ours = |kind: FileType| kind.is_file() || kind.is_symlink();
-        if self.last_beat().is_some()
+        if self.evidence.has_beaten()
             && fs::symlink_metadata(&path).is_ok_and(|file| ours(file.file_type()))
             && let Err(error) = fs::remove_file(&path)
         {
             log::warn!(
-                "heartbeat file not removed path={} error=\"{error}\"",
-                Quoted::path(&path)
+                "heartbeat file not removed path={} error={}",
+                Quoted::path(&path),
+                Quoted::text(&error.to_string())
             );
         }
         self.lock = None;
         // The process ends here: no need to wait for the watcher's thread.
-        self.bury();
+        self.abandon();
     }
 }
 

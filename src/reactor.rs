@@ -32,7 +32,7 @@ const PLACEHOLDER: &[u8] = b"{heartbeat-file}";
 /// Supervises until there is nothing left to supervise.
 ///
 /// # Errors
-/// Where supervision can't begin, or can't go on; then nothing of the command is left either.
+/// Where supervision can't begin, or can't go on; then the command's group has been killed.
 pub fn run(config: Config) -> Result<Exit, Error> {
     let mut reactor = Reactor::new(&config)?;
     if !config.without_effect.is_empty() {
@@ -46,9 +46,6 @@ pub fn run(config: Config) -> Result<Exit, Error> {
     if outcome.is_err() {
         // The loop is broken: the last thing it can do is to leave no orphan.
         reactor.command.kill();
-    }
-    if let Some(heartbeat) = reactor.heartbeat {
-        heartbeat.close();
     }
     outcome
 }
@@ -144,7 +141,7 @@ impl Reactor {
             }
         }
         if let Some(heartbeat) = &mut self.heartbeat {
-            heartbeat.attend();
+            heartbeat.rewatch_if_blind();
         }
         happened.extend(self.news_of_beats());
         happened.push(Event::Timeout);
@@ -172,21 +169,34 @@ impl Reactor {
             match action {
                 Action::Spawn => answers.push(self.spawn()),
                 Action::Terminate => self.command.terminate(),
-                Action::Kill => {
-                    let (pid, processes) = self.command.census();
-                    self.report(&Report::Killing { pid, processes });
-                    self.command.kill();
-                }
+                Action::Kill => match self.command.members() {
+                    Some((pid, processes)) => {
+                        self.report(&Report::Killing { pid, processes });
+                        self.command.kill();
+                    }
+                    None => answers.push(Event::Cleared),
+                },
                 Action::Forward(signal) => self.command.forward(signal),
                 Action::Look => {
                     if let Some(heartbeat) = &mut self.heartbeat {
-                        heartbeat.look();
+                        heartbeat.last_look();
                     }
                     answers.extend(self.news_of_beats());
                     answers.push(Event::Looked);
                 }
                 Action::Report(report) => self.report(&report),
-                Action::Finish(exit) => return Some(exit),
+                Action::Finish { exit, runs, uptime } => {
+                    // What it has to say comes before the last line.
+                    if let Some(heartbeat) = self.heartbeat.take() {
+                        heartbeat.close();
+                    }
+                    self.report(&Report::Finished {
+                        code: exit,
+                        runs,
+                        uptime,
+                    });
+                    return Some(exit);
+                }
             }
             for answer in answers {
                 todo.extend(machine.handle(clock::now(), answer));
@@ -196,6 +206,10 @@ impl Reactor {
     }
 
     fn spawn(&mut self) -> Event {
+        // What changed until now is none of this run's doing.
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.look();
+        }
         match self.command.spawn() {
             Ok(pid) => Event::Spawned { pid },
             Err(error) => Event::SpawnFailed {

@@ -68,6 +68,12 @@ pub enum Report {
         /// How many processes are left.
         processes: usize,
     },
+    /// SIGKILL was sent, and some of what the command left behind is there all the same (in an
+    /// uninterruptible sleep, or not ours to signal).
+    LeftBehind {
+        /// The command's process id.
+        pid: i32,
+    },
     /// The command will be launched again.
     Restarting {
         /// Which consecutive restart this is, from 1.
@@ -118,9 +124,10 @@ impl Report {
             | Self::Signal { .. }
             | Self::Finished { .. } => Level::Info,
             Self::Exited { ended, .. } if ended.is_success() => Level::Info,
-            Self::Exited { .. } | Self::HeartbeatTimeout { .. } | Self::Killing { .. } => {
-                Level::Warn
-            }
+            Self::Exited { .. }
+            | Self::HeartbeatTimeout { .. }
+            | Self::Killing { .. }
+            | Self::LeftBehind { .. } => Level::Warn,
             Self::GivingUp { .. } | Self::StartFailed { .. } => Level::Error,
         }
     }
@@ -183,6 +190,7 @@ impl fmt::Display for Line<'_> {
             Report::Killing { pid, processes } => {
                 write!(f, "killing pid={pid} processes={processes}")
             }
+            Report::LeftBehind { pid } => write!(f, "leftovers remain pid={pid}"),
             Report::Restarting {
                 restart,
                 limit,
@@ -339,6 +347,11 @@ mod tests {
                 },
                 Level::Warn,
                 "killing pid=1 processes=3",
+            ),
+            (
+                Report::LeftBehind { pid: 1 },
+                Level::Warn,
+                "leftovers remain pid=1",
             ),
             (
                 Report::Restarting {

@@ -23,7 +23,7 @@ pub struct Evidence {
     last_beat: AtomicU64,
     seen: Mutex<Seen>,
     /// The watch has to be set again.
-    alarm: AtomicBool,
+    blind: AtomicBool,
     waker: Arc<mio::Waker>,
 }
 
@@ -32,6 +32,8 @@ struct Seen {
     look: Option<Look>,
     /// When it last differed from the one before.
     changed_at: Option<Instant>,
+    /// Whether its content ever changed: a file that was named by mistake is not ours to remove.
+    has_beaten: bool,
     /// The file that the watch stands on; None while it is missing or can't be watched.
     watched: Option<Look>,
 }
@@ -60,9 +62,10 @@ impl Evidence {
             seen: Mutex::new(Seen {
                 look,
                 changed_at: None,
+                has_beaten: false,
                 watched: None,
             }),
-            alarm: AtomicBool::new(false),
+            blind: AtomicBool::new(false),
             waker,
         }
     }
@@ -78,9 +81,14 @@ impl Evidence {
         }
     }
 
+    /// Whether the file's content ever changed.
+    pub fn has_beaten(&self) -> bool {
+        self.seen().has_beaten
+    }
+
     /// Whether the watch was reported blind since the last call.
-    pub fn take_alarm(&self) -> bool {
-        self.alarm.swap(false, Ordering::AcqRel)
+    pub fn take_blind(&self) -> bool {
+        self.blind.swap(false, Ordering::AcqRel)
     }
 
     pub fn set_watched(&self, look: Option<Look>) {
@@ -97,26 +105,39 @@ impl Evidence {
         }
     }
 
-    /// A look that no event asked for: any difference at all is a change that was not announced.
+    /// A look that no event asked for: what changed and was not announced is a beat.
     pub fn look(&self) {
-        let now = clock::now();
-        let found = Look::at(&self.path);
+        self.examine(|before, found| !found.same_content(before));
+    }
+
+    /// The look before a verdict: in doubt for the command, so that even a change of mode or owner
+    /// counts that no event has announced. A write that sets the times back leaves no other mark.
+    pub fn last_look(&self) {
+        self.examine(|before, found| found != before);
+    }
+
+    fn examine(&self, differs: impl Fn(&Look, &Look) -> bool) {
         let mut seen = self.seen();
-        if found.is_some() && found != seen.look {
-            self.beat(now);
-            seen.changed_at = Some(now);
+        let found = Look::again(&self.path, seen.look);
+        // After the look: a beat may be taken for younger than it is, never for older.
+        let now = clock::now();
+        if let Some(found) = &found {
+            if seen.look.is_none_or(|before| differs(&before, found)) {
+                self.beat(now);
+                seen.changed_at = Some(now);
+            }
+            seen.has_beaten |= seen.look.is_none_or(|before| !before.same_content(found));
         }
         seen.look = found;
     }
 
     /// Takes one event, in notify's thread: it must not move the watch, and must not panic.
     pub fn take_event(&self, event: notify::Result<notify::Event>) {
-        let now = clock::now();
         let Ok(event) = event else {
-            return self.raise_alarm();
+            return self.raise_blind();
         };
         if event.need_rescan() {
-            return self.raise_alarm();
+            return self.raise_blind();
         }
         // The file itself, or a directory above it that came or went. The rest are neighbours.
         if !event.paths.iter().any(|path| self.path.starts_with(path)) {
@@ -133,13 +154,23 @@ impl Evidence {
             | EventKind::Modify(_)
             | EventKind::Other => News::Other,
         };
-        self.compare(now, news);
+        self.compare(news);
     }
 
     /// Compares the file with the last look, after an event.
-    fn compare(&self, now: Instant, news: News) {
-        let found = Look::at(&self.path);
+    fn compare(&self, news: News) {
         let mut seen = self.seen();
+        let found = Look::again(&self.path, seen.look);
+        // After the look: a beat may be taken for younger than it is, never for older.
+        self.note(&mut seen, found, news, clock::now());
+        let moved = self.is_moved(&seen, news);
+        drop(seen);
+        if moved {
+            self.raise_blind();
+        }
+    }
+
+    fn note(&self, seen: &mut Seen, found: Option<Look>, news: News, now: Instant) {
         let changed = match (&seen.look, &found) {
             (_, None) => false,
             (None, Some(_)) => true,
@@ -149,20 +180,21 @@ impl Evidence {
         let again = news == News::Touched && seen.changed_at.is_some_and(|at| now - at < TICK);
         if changed || news == News::Written || again {
             self.beat(now);
+            seen.has_beaten = true;
         }
         if changed {
             seen.changed_at = Some(now);
         }
-        let moved = match (&found, &seen.watched) {
+        seen.look = found;
+    }
+
+    /// Whether the watch is no longer on the file.
+    fn is_moved(&self, seen: &Seen, news: News) -> bool {
+        match (&seen.look, &seen.watched) {
             // A new file may have been given the number of the old one: its end says more.
             (Some(found), Some(watched)) => news == News::Gone || !found.same_file(watched),
             // A missing file: the directory that came or went decides what to watch.
             (None, _) | (Some(_), None) => true,
-        };
-        seen.look = found;
-        drop(seen);
-        if moved {
-            self.raise_alarm();
         }
     }
 
@@ -172,9 +204,9 @@ impl Evidence {
         self.last_beat.fetch_max(nanos.max(1), Ordering::AcqRel);
     }
 
-    fn raise_alarm(&self) {
-        self.alarm.store(true, Ordering::Release);
-        // If it fails, the look at the next deadline finds the alarm.
+    fn raise_blind(&self) {
+        self.blind.store(true, Ordering::Release);
+        // If it fails, the look at the next deadline finds out.
         let _ = self.waker.wake();
     }
 
@@ -268,19 +300,35 @@ mod tests {
         assert!(case.is_told(TOUCHED));
     }
 
+    fn note_touch(case: &Case, now: Instant) -> Option<Instant> {
+        let found = Look::at(case.path());
+        case.evidence
+            .note(&mut case.evidence.seen(), found, News::Touched, now);
+        case.evidence.last_beat()
+    }
+
     #[test]
     fn a_second_touch_within_a_tick_counts_and_a_chmod_after_it_does_not() {
         let case = Case::new("tick");
         let now = clock::now();
         case.touch_at(1000);
-        case.evidence.compare(now, News::Touched);
-        let first = case.evidence.last_beat();
+        let first = note_touch(&case, now);
         case.touch_at(1000);
-        case.evidence.compare(now + TICK / 2, News::Touched);
-        let second = case.evidence.last_beat();
+        let second = note_touch(&case, now + TICK / 2);
         assert!(second > first);
-        case.evidence.compare(now + TICK, News::Touched);
-        assert_eq!(case.evidence.last_beat(), second);
+        assert_eq!(note_touch(&case, now + TICK), second);
+    }
+
+    #[test]
+    fn a_chmod_that_nobody_announced_counts_only_before_a_verdict_and_makes_nothing_ours() {
+        let case = Case::new("doubt");
+        fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
+        case.evidence.look();
+        assert_eq!(case.evidence.last_beat(), None);
+        fs::set_permissions(case.path(), Permissions::from_mode(0o640)).unwrap();
+        case.evidence.last_look();
+        assert!(case.evidence.last_beat().is_some());
+        assert!(!case.evidence.has_beaten());
     }
 
     #[test]
@@ -305,31 +353,31 @@ mod tests {
     }
 
     #[test]
-    fn whatever_may_blind_the_watch_raises_the_alarm_and_a_write_does_not() {
+    fn whatever_may_blind_the_watch_is_known_to_blind_the_watch_and_a_write_does_not() {
         let case = Case::new("alarm");
         assert!(case.is_told(WRITTEN));
-        assert!(!case.evidence.take_alarm());
+        assert!(!case.evidence.take_blind());
 
         let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
         case.evidence.take_event(Ok(overflow));
-        assert!(case.evidence.take_alarm(), "queue overflow");
+        assert!(case.evidence.take_blind(), "queue overflow");
 
         case.evidence
             .take_event(Err(notify::Error::generic("broken")));
-        assert!(case.evidence.take_alarm(), "error");
+        assert!(case.evidence.take_blind(), "error");
 
         fs::remove_file(case.path()).unwrap();
         assert!(!case.is_told(GONE));
-        assert!(case.evidence.take_alarm(), "removal");
+        assert!(case.evidence.take_blind(), "removal");
     }
 
     /// A file system may give a number out again at once; the mark of the old file went with it.
     #[test]
-    fn a_file_made_again_with_the_inode_number_of_the_old_one_raises_the_alarm() {
+    fn a_file_made_again_with_the_inode_number_of_the_old_one_is_known_to_blind_the_watch() {
         let case = Case::new("again");
         case.touch_at(1000);
         assert!(case.is_told(GONE), "the same number, another content");
-        assert!(case.evidence.take_alarm());
+        assert!(case.evidence.take_blind());
     }
 
     #[test]
@@ -340,6 +388,6 @@ mod tests {
         let event = Event::new(WRITTEN).add_path(neighbour);
         case.evidence.take_event(Ok(event));
         assert_eq!(case.evidence.last_beat(), None);
-        assert!(!case.evidence.take_alarm());
+        assert!(!case.evidence.take_blind());
     }
 }

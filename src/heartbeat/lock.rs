@@ -20,7 +20,7 @@ const TRIES: usize = 100;
 /// a killed supervisor left behind holds nobody up.
 pub struct Lock {
     path: PathBuf,
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 impl Lock {
@@ -48,9 +48,12 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// Removed while it is still held: whoever opened it meanwhile finds that it is gone.
+    /// Removed while it is still held: whoever opened it meanwhile finds that it is gone. What now
+    /// stands in a directory that was made anew is another's.
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if is_at(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -80,7 +83,9 @@ fn try_take(path: &Path) -> io::Result<Attempt> {
         let found = file.metadata()?;
         // Another user could hold his own file for ever.
         if !found.is_file() || found.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(io::Error::other("the lock file belongs to another user"));
+            return Err(io::Error::other(
+                "the lock file is not a regular file of this user",
+            ));
         }
         let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
@@ -88,19 +93,26 @@ fn try_take(path: &Path) -> io::Result<Attempt> {
             Err((_, errno)) => return Err(errno.into()),
         };
         // Its last holder may have removed it after we opened it: then it guards nothing.
-        let current = fs::symlink_metadata(path);
-        if current.is_ok_and(|now| (now.dev(), now.ino()) == (found.dev(), found.ino())) {
+        if is_at(&file, path) {
             // For whoever comes second; without it he knows only that somebody is there.
             let _ = file
                 .set_len(0)
                 .and_then(|()| writeln!(file, "{}", std::process::id()));
             return Ok(Attempt::Taken(Lock {
                 path: path.to_owned(),
-                _file: file,
+                file,
             }));
         }
     }
     Err(io::Error::other("the lock file keeps vanishing"))
+}
+
+/// Whether `path` still names `file`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(ours), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else {
+        return false;
+    };
+    (ours.dev(), ours.ino()) == (there.dev(), there.ino())
 }
 
 fn holder(mut file: File) -> Option<i32> {

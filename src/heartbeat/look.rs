@@ -4,6 +4,8 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::libc;
+
 /// The marks of a file that tell whether it changed. A link shows those of the file behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
@@ -17,10 +19,23 @@ pub struct Look {
 }
 
 impl Look {
-    /// None where there is no file, or it can't be seen.
+    /// None where there is no file.
     #[must_use]
     pub fn at(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|file| Self::from(&file))
+        Self::again(path, None)
+    }
+
+    /// The same, and `before` where it can't be told: a network file system that does not answer
+    /// has neither removed the file nor made it anew.
+    #[must_use]
+    pub fn again(path: &Path, before: Option<Self>) -> Option<Self> {
+        match fs::metadata(path) {
+            Ok(file) => Some(Self::from(&file)),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => None,
+                _ => before,
+            },
+        }
     }
 
     /// Whether both are the same file.

@@ -22,15 +22,15 @@ pub fn delay(policy: &Policy, made: u64) -> Duration {
 
 /// `delay` and on top of it a random part, from nothing to `jitter * delay`.
 #[must_use]
-pub fn with_jitter(delay: Duration, jitter: f64, dice: &mut Dice) -> Duration {
-    delay + delay.mul_f64(jitter * dice.fraction())
+pub fn with_jitter(delay: Duration, jitter: f64, rng: &mut Rng) -> Duration {
+    delay + delay.mul_f64(jitter * rng.fraction())
 }
 
 /// A small random source (splitmix64), for jitter alone: restarts of a crowd shall not meet.
 #[derive(Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// Equal seeds give equal throws.
     #[must_use]
     pub fn new(seed: u64) -> Self {
@@ -97,9 +97,9 @@ mod tests {
 
     #[test]
     fn jitter_stays_in_its_bounds_and_differs() {
-        let (second, mut dice) = (Duration::from_secs(1), Dice::new(7));
+        let (second, mut rng) = (Duration::from_secs(1), Rng::new(7));
         let thrown: Vec<_> = (0..1000)
-            .map(|_| with_jitter(second, 0.5, &mut dice))
+            .map(|_| with_jitter(second, 0.5, &mut rng))
             .collect();
         assert!(
             thrown
@@ -108,8 +108,8 @@ mod tests {
         );
         let (least, most) = (thrown.iter().min(), thrown.iter().max());
         assert!(least < Some(&second.mul_f64(1.05)) && most > Some(&second.mul_f64(1.45)));
-        assert_eq!(with_jitter(second, 0.0, &mut dice), second);
-        let two_boxes = [1, 2].map(|seed| with_jitter(second, 1.0, &mut Dice::new(seed)));
+        assert_eq!(with_jitter(second, 0.0, &mut rng), second);
+        let two_boxes = [1, 2].map(|seed| with_jitter(second, 1.0, &mut Rng::new(seed)));
         assert_ne!(two_boxes[0], two_boxes[1]);
     }
 }

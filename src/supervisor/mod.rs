@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use crate::config::Policy;
 use crate::exit::{Ended, Exit};
 use crate::report::{Reason, Report};
-use backoff::Dice;
+use backoff::Rng;
 use run::{Run, Verdict};
 
 /// How long the leftovers of a command may take to vanish after SIGKILL before they are no longer
@@ -93,7 +93,7 @@ pub enum Action {
     Spawn,
     /// SIGTERM, and SIGCONT after it, to the command and everything in its group.
     Terminate,
-    /// SIGKILL to the same.
+    /// SIGKILL to the same; answer with `Cleared` where nothing was left to be killed.
     Kill,
     /// This signal to the command's own process.
     Forward(Signal),
@@ -102,7 +102,14 @@ pub enum Action {
     /// Tell it.
     Report(Report),
     /// Everything is over.
-    Finish(Exit),
+    Finish {
+        /// The supervisor's exit code.
+        exit: Exit,
+        /// How often the command was launched.
+        runs: u64,
+        /// How long the supervisor ran.
+        uptime: Duration,
+    },
 }
 
 /// A state owns its data and its deadline; leaving it cancels the timer.
@@ -163,7 +170,7 @@ enum Then {
 #[derive(Debug)]
 pub struct Supervisor {
     policy: Policy,
-    dice: Dice,
+    rng: Rng,
     born: Instant,
     /// Launches, failed ones too.
     runs: u64,
@@ -178,7 +185,7 @@ impl Supervisor {
     pub fn new(policy: Policy, seed: u64, now: Instant) -> (Self, Vec<Action>) {
         let supervisor = Self {
             policy,
-            dice: Dice::new(seed),
+            rng: Rng::new(seed),
             born: now,
             runs: 1,
             restarts: 0,
@@ -357,10 +364,7 @@ impl Supervisor {
                         out.push(heard(signal, "stop"));
                         (stage, After::Stop(signal))
                     }
-                    After::Stop(first) => {
-                        out.push(heard(signal, "kill"));
-                        (killed(now, stage, out), After::Stop(first))
-                    }
+                    After::Stop(first) => (again(now, signal, stage, out), After::Stop(first)),
                 };
                 State::Stopping { run, stage, after }
             }
@@ -391,7 +395,10 @@ impl Supervisor {
         match event {
             Event::Cleared => self.proceed(now, then, out),
             Event::Timeout => match stage {
-                Stage::Killed { until } if until <= now => self.proceed(now, then, out),
+                Stage::Killed { until } if until <= now => {
+                    out.push(Action::Report(Report::LeftBehind { pid }));
+                    self.proceed(now, then, out)
+                }
                 Stage::Killed { .. } | Stage::Terminating { .. } => State::Clearing {
                     pid,
                     stage: expired(now, stage, out),
@@ -408,10 +415,7 @@ impl Supervisor {
                         out.push(heard(signal, "stop"));
                         (stage, stopped(signal, exit))
                     }
-                    None => {
-                        out.push(heard(signal, "kill"));
-                        (killed(now, stage, out), then)
-                    }
+                    None => (again(now, signal, stage, out), then),
                 };
                 State::Clearing { pid, stage, then }
             }
@@ -513,12 +517,11 @@ impl Supervisor {
         match then {
             Then::Restart { until } => State::Backoff { until },
             Then::Finish { exit, .. } => {
-                let finished = Report::Finished {
-                    code: exit,
+                out.push(Action::Finish {
+                    exit,
                     runs: self.runs,
                     uptime: now - self.born,
-                };
-                out.extend([Action::Report(finished), Action::Finish(exit)]);
+                });
                 State::Finished
             }
         }
@@ -547,7 +550,7 @@ impl Supervisor {
             };
         }
         let delay = backoff::delay(&self.policy, self.restarts);
-        let delay = backoff::with_jitter(delay, self.policy.jitter, &mut self.dice);
+        let delay = backoff::with_jitter(delay, self.policy.jitter, &mut self.rng);
         self.restarts = self.restarts.saturating_add(1);
         out.push(Action::Report(Report::Restarting {
             restart: self.restarts,
@@ -584,6 +587,16 @@ fn report_exit(now: Instant, run: &Run, ended: Ended, out: &mut Vec<Action>) -> 
         uptime,
     }));
     uptime
+}
+
+/// The same wish a second time: SIGKILL at once, and nothing more once that was sent.
+fn again(now: Instant, signal: Signal, stage: Stage, out: &mut Vec<Action>) -> Stage {
+    let action = match stage {
+        Stage::Terminating { .. } => "kill",
+        Stage::Killed { .. } => "ignore",
+    };
+    out.push(heard(signal, action));
+    killed(now, stage, out)
 }
 
 /// SIGKILL, where the grace is over.

@@ -99,3 +99,25 @@ impl Run {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_counts_from_the_launch_where_the_last_beat_was_the_run_befores() {
+        let second = Duration::from_secs(1);
+        let rule = Heartbeat {
+            timeout: second,
+            initial_delay: Duration::ZERO,
+        };
+        let launched = crate::clock::now() + 10 * second;
+        let mut run = Run::new(1, launched, Some(rule));
+        run.beat(launched - second);
+        let hung = Verdict::Hung {
+            silent: second,
+            timeout: second,
+        };
+        assert_eq!(run.judge(launched + second), hung);
+    }
+}

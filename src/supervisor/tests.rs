@@ -105,7 +105,7 @@ impl Sim {
                 Action::Kill => self.done.push("KILL".into()),
                 Action::Forward(signal) => self.done.push(format!("forward {signal}")),
                 Action::Report(report) => self.note(&report),
-                Action::Finish(exit) => {
+                Action::Finish { exit, .. } => {
                     assert_eq!(self.exit, None, "finished twice");
                     self.exit = Some(exit);
                 }
@@ -123,6 +123,7 @@ impl Sim {
             | Report::Exited { .. }
             | Report::Stopping { .. }
             | Report::Killing { .. }
+            | Report::LeftBehind { .. }
             | Report::StartFailed { .. }
             | Report::Signal { .. }
             | Report::Finished { .. } => {}

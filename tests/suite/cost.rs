@@ -34,11 +34,11 @@ fn switches(pid: i32) -> Vec<(String, u64)> {
 fn idle_for(pid: i32, time: Duration) -> [Vec<(String, u64)>; 2] {
     let mut last = Vec::new();
     assert!(eventually(|| {
-        std::thread::park_timeout(Duration::from_millis(20));
+        let_pass(Duration::from_millis(20));
         let now = switches(pid);
         std::mem::replace(&mut last, now.clone()) == now
     }));
-    std::thread::park_timeout(time);
+    let_pass(time);
     [last, switches(pid)]
 }
 
@@ -97,7 +97,7 @@ fn beats_do_not_wake_the_main_loop() {
     };
     assert_eq!(of(&before, true), of(&after, true), "the main loop woke");
     assert!(
-        of(&after, false) - of(&before, false) >= 100,
+        of(&after, false) - of(&before, false) >= 20,
         "the watcher saw them"
     );
 }
@@ -123,7 +123,7 @@ fn the_main_loop_wakes_at_most_once_per_timeout() {
     let start = std::time::Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
         run.tell("beat");
-        std::thread::park_timeout(Duration::from_millis(20));
+        let_pass(Duration::from_millis(20));
     }
     let after = main(run.pid()).unwrap().1;
     let timeouts = start.elapsed().as_secs_f64() / 0.5;
@@ -133,7 +133,6 @@ fn the_main_loop_wakes_at_most_once_per_timeout() {
         woken as f64 <= timeouts + 6.0,
         "{woken} in {timeouts:.1} timeouts"
     );
-    assert!(!run.directory.join("log").exists());
 }
 
 #[test]
@@ -150,11 +149,13 @@ fn a_hundred_restarts_leave_threads_and_descriptors_as_they_were() {
     let mut run = Setup::puppet(&options).start();
     let count = |pid: i32, what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
     run.ready();
+    run.logged(&["started"]);
     let before = [count(run.pid(), "task"), count(run.pid(), "fd")];
     for _ in 0..100 {
         run.tell("beat");
         run.send("exit 1");
         run.ready();
+        run.logged(&["started"]);
     }
     assert_eq!(before, [count(run.pid(), "task"), count(run.pid(), "fd")]);
 }

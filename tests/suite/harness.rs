@@ -305,6 +305,11 @@ impl Run {
         self.text_of(Source::Command)
     }
 
+    /// The log until now, for a run whose leftovers still hold stderr open.
+    pub fn log_so_far(&self) -> String {
+        self.transcript.lines.lock().unwrap().of(Source::Log)
+    }
+
     fn text_of(&self, wanted: Source) -> String {
         let ceiling = Instant::now() + CEILING;
         let mut lines = self.transcript.lines.lock().unwrap();
@@ -317,16 +322,16 @@ impl Run {
             );
             lines = self.transcript.changed.wait_timeout(lines, left).unwrap().0;
         }
-        lines
-            .lines
-            .iter()
-            .filter(|(source, ..)| *source == wanted)
-            .map(|(.., line)| format!("{line}\n"))
-            .collect()
+        lines.of(wanted)
     }
 }
 
 impl Lines {
+    fn of(&self, wanted: Source) -> String {
+        let from_it = self.lines.iter().filter(|(source, ..)| *source == wanted);
+        from_it.map(|(.., line)| format!("{line}\n")).collect()
+    }
+
     fn show(&self) -> String {
         let start = self.lines.first().map(|(_, at, _)| *at);
         self.lines
@@ -358,6 +363,17 @@ pub fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
         std::thread::park_timeout(Duration::from_millis(2));
     }
     true
+}
+
+/// Not a wait for something: time that has to pass.
+pub fn let_pass(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
+        std::thread::park_timeout(left);
+    }
 }
 
 /// Whether the process exists and is no zombie.

@@ -223,22 +223,43 @@ fn a_killed_supervisor_leaves_no_orphan() {
 }
 
 #[test]
-fn orphans_are_reaped_while_the_command_runs() {
-    let script = "(sh -c 'exit 3' & ) ; (sh -c 'exit 4' &) ; echo done; read line";
+fn orphans_are_ours_and_are_reaped_while_the_command_runs() {
+    let script = "(sleep 1000 & echo orphan $!); read line";
     let mut run = Setup::new(["sh", "-c", script]).start();
-    run.said("done");
-    // Re-parented to the supervisor; reaped, they are no children of it any more.
-    let children = format!("/proc/{0}/task/{0}/children", run.pid());
-    if fs::metadata(&children).is_ok() {
-        let only_one = || {
-            fs::read_to_string(&children)
-                .unwrap()
-                .split_whitespace()
-                .count()
-                == 1
-        };
-        assert!(eventually(only_one));
-    }
+    let orphan = number_in(&run.said("orphan "));
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()
+    };
+    let ours = Some(run.pid());
+    assert!(eventually(|| parent(orphan) == ours));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(orphan), Signal::SIGKILL).unwrap();
+    // Not even a zombie is left.
+    assert!(eventually(|| parent(orphan).is_none()));
     run.send("go on");
     assert_eq!(run.code(), 0);
+}
+
+#[test]
+fn a_leftover_that_left_the_group_costs_no_stranger_a_signal() {
+    // It leaves the group during the grace, and nothing announces that.
+    let script = "(trap '' TERM; echo left $(exec sh -c 'echo $PPID'); sleep 0.2
+        exec setsid sleep 60) & read line; exit 1";
+    let options = [
+        "--grace-period",
+        "1",
+        "--max-restarts",
+        "0",
+        "sh",
+        "-c",
+        script,
+    ];
+    let mut run = Setup::new(options).start();
+    let left = number_in(&run.said("left "));
+    run.send("go on");
+    assert_eq!(run.code(), 1);
+    let log = run.log_so_far();
+    assert!(log.contains("reason=leftovers"), "{log}");
+    assert!(!log.contains("killing"), "there was nobody to kill: {log}");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(left), Signal::SIGKILL).unwrap();
 }
