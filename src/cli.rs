@@ -206,14 +206,18 @@ fn early(error: &clap::Error, argv: &[OsString]) -> Early {
     }
 }
 
-/// Clap's message without its heading, its usage and its advice on `--help`.
+/// Clap's message without its heading, its usage and its advice on `--help` and on `--`, which is
+/// rarely what was meant.
 fn one_line(rendered: &str) -> String {
     let mut line = String::new();
     let paragraphs = rendered
         .trim_start_matches("error: ")
         .split("\n\n")
         .filter(|p| !p.starts_with("Usage:") && !p.starts_with("For more information"));
-    for word in paragraphs.flat_map(|p| p.split([' ', '\n']).filter(|word| !word.is_empty())) {
+    let lines = paragraphs
+        .flat_map(str::lines)
+        .filter(|line| !line.contains("tip: to pass "));
+    for word in lines.flat_map(|line| line.split(' ').filter(|word| !word.is_empty())) {
         if !line.is_empty() {
             line.push(if word == "tip:" { ';' } else { ' ' });
             if word == "tip:" {
