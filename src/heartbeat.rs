@@ -24,8 +24,7 @@ use evidence::Evidence;
 use lock::Lock;
 use look::Look;
 
-/// How often the watch is set again where the file changes under our hands; the next event or the
-/// next look goes on from there.
+/// How often the watch is set again within a turn, where the file changes under our hands.
 const TRIES: usize = 8;
 
 /// A heartbeat file under watch.
@@ -47,6 +46,33 @@ enum Watcher {
     },
     /// Its thread could not be started. Not tried again, for each try costs a descriptor.
     Dead,
+}
+
+/// What is to be watched as things are.
+struct Target {
+    path: PathBuf,
+    /// None while the file is missing.
+    file: Option<Look>,
+}
+
+impl Target {
+    fn of(heartbeat_file: &Path) -> Self {
+        let file = Look::at(heartbeat_file);
+        let path = match file {
+            Some(_) => heartbeat_file.to_owned(),
+            None => nearest_directory(heartbeat_file),
+        };
+        Self { path, file }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let same_file = match (&self.file, &other.file) {
+            (Some(one), Some(other)) => one.same_file(other),
+            (None, None) => true,
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        same_file && self.path == other.path
+    }
 }
 
 impl Heartbeat {
@@ -123,25 +149,18 @@ impl Heartbeat {
     /// Watches the file, or the nearest existing directory while it is missing.
     fn rewatch(&mut self) {
         for _ in 0..TRIES {
-            let found = Look::at(self.path());
-            let target = match found {
-                Some(_) => self.path().to_owned(),
-                None => nearest_directory(self.path()),
-            };
-            let watched = self.watch(target);
+            let target = Target::of(self.path());
+            let watched = self.watch(target.path.clone());
             // What changed between the last look and this watch was announced by nobody.
             self.evidence.look();
-            let still = Look::at(self.path());
-            let same = match (found, still) {
-                (Some(found), Some(still)) => found.same_file(&still),
-                (None, None) => true,
-                (None, Some(_)) | (Some(_), None) => false,
-            };
-            self.evidence.set_watched(found.filter(|_| watched));
-            if same {
+            self.evidence.set_watched(target.file.filter(|_| watched));
+            // Nor was it if there is something else to be watched by now.
+            if target.is_same(&Target::of(self.path())) {
                 return;
             }
         }
+        // Others wait for their turn too.
+        self.evidence.raise_blind();
     }
 
     /// Sets the one watch that there is. Whether it stands.

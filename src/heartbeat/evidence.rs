@@ -204,7 +204,8 @@ impl Evidence {
         self.last_beat.fetch_max(nanos.max(1), Ordering::AcqRel);
     }
 
-    fn raise_blind(&self) {
+    /// Has the watch set again, in the next turn of the loop.
+    pub fn raise_blind(&self) {
         self.blind.store(true, Ordering::Release);
         // If it fails, the look at the next deadline finds out.
         let _ = self.waker.wake();

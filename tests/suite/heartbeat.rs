@@ -483,14 +483,18 @@ fn a_missing_directory_is_waited_for() {
     let options = [
         "--enable-heartbeat",
         "--heartbeat-file",
-        "a/b/hb",
+        "a/b/c/d/e/f/hb",
         "--timeout",
         "4",
     ];
     let mut run = Setup::puppet(&options).start();
-    run.logged(&["WARN", "not guarded against a second supervisor", "a/b/hb"]);
+    run.logged(&[
+        "WARN",
+        "not guarded against a second supervisor",
+        "a/b/c/d/e/f/hb",
+    ]);
     run.ready();
-    fs::create_dir_all(run.directory.join("a/b")).unwrap();
+    fs::create_dir_all(run.directory.join("a/b/c/d/e/f")).unwrap();
     run.tell("beat");
     let_pass(TIMEOUT / 2);
     let done = Instant::now();
