@@ -504,6 +504,57 @@ fn a_missing_directory_is_waited_for() {
     assert!(at - done < TIMEOUT + TIMEOUT / 4, "found in time");
 }
 
+/// A puppet whose supervisor is refused an inotify instance: none is allowed in a user namespace
+/// of its own (namespaces(7), /proc/sys/user).
+fn without_events(timeout: &str) -> Run {
+    let limit = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
+    let (program, command) = (supervisor().to_str().unwrap().to_owned(), puppet());
+    let words = [
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        limit,
+        "sh",
+        &program,
+        "--enable-heartbeat",
+        "--heartbeat-file=hb",
+        "--timeout",
+        timeout,
+        command.to_str().unwrap(),
+    ];
+    Setup::of("unshare".as_ref(), words).start()
+}
+
+#[test]
+fn without_events_one_look_per_deadline_decides() {
+    let mut run = without_events("1");
+    run.logged(&[
+        "WARN",
+        "heartbeat events can't be had",
+        "one look at the file per deadline",
+    ]);
+    run.ready();
+    for _ in 0..8 {
+        run.tell("beat");
+        let_pass(Duration::from_millis(400));
+    }
+    let before = Instant::now();
+    run.tell("beat");
+    let (at, _) = run.logged_at(&["heartbeat timeout"]);
+    let late = (at - before).saturating_sub(Duration::from_secs(1));
+    assert!(at - before >= Duration::from_secs(1), "early");
+    assert!(
+        late < Duration::from_millis(1500),
+        "{late:?}: at most one timeout late"
+    );
+    run.signal(Signal::SIGTERM);
+    run.code();
+    let log = run.log();
+    assert_eq!(log.matches("events can't be had").count(), 1, "{log}");
+    assert_eq!(log.matches("heartbeat timeout pid").count(), 1, "{log}");
+}
+
 #[test]
 fn a_file_on_a_disk_is_mentioned_and_one_in_memory_is_not() {
     for (path, mentioned) in [("/dev/shm", false), (env!("CARGO_TARGET_TMPDIR"), true)] {
