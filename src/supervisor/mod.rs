@@ -3,6 +3,7 @@
 //! go in, [`Action`]s come out.
 
 pub mod backoff;
+mod event;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -15,102 +16,12 @@ use crate::config::Policy;
 use crate::exit::{Ended, Exit};
 use crate::report::{Reason, Report};
 use backoff::Rng;
+pub use event::{Action, Event, SpawnFailure};
 use run::{Run, Verdict};
 
 /// How long the leftovers of a command may take to vanish after SIGKILL before they are no longer
 /// waited for: nothing escapes SIGKILL, but not every end of a stranger's child is announced to us.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// [`Action::Spawn`] succeeded.
-    Spawned {
-        /// The command's process id.
-        pid: i32,
-    },
-    /// [`Action::Spawn`] failed.
-    SpawnFailed {
-        /// In what way.
-        kind: SpawnFailure,
-        /// The system's words.
-        error: String,
-    },
-    /// The heartbeat file changed.
-    Beat {
-        /// When, on the monotonic clock.
-        at: Instant,
-    },
-    /// [`Action::Look`] was done; a change that it found has been told as a beat.
-    Looked,
-    /// The command's process has ended and is reaped.
-    Exited {
-        /// How.
-        ended: Ended,
-        /// Whether processes of its group are left.
-        leftovers: bool,
-    },
-    /// Of what the command left behind, nothing is left.
-    Cleared,
-    /// A signal asks for the end: SIGTERM, SIGINT, SIGQUIT, or SIGHUP from a closed terminal.
-    Stop {
-        /// Which.
-        signal: Signal,
-    },
-    /// A signal that is meant for the command.
-    Forward {
-        /// Which.
-        signal: Signal,
-    },
-    /// [`Supervisor::deadline`] has come.
-    Timeout,
-}
-
-/// Why a command could not be launched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpawnFailure {
-    /// It, or its interpreter, does not exist.
-    NotFound,
-    /// It exists and can't be executed.
-    NotExecutable,
-    /// The system can't just now: no process, no memory, the file being written.
-    Temporary,
-}
-
-impl SpawnFailure {
-    fn exit(self) -> Exit {
-        match self {
-            Self::NotFound => Exit::NOT_FOUND,
-            Self::NotExecutable | Self::Temporary => Exit::CANNOT_EXECUTE,
-        }
-    }
-}
-
-/// What is to be done, in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Launch the command; answer with `Spawned` or `SpawnFailed`.
-    Spawn,
-    /// SIGTERM, and SIGCONT after it, to the command and everything in its group.
-    Terminate,
-    /// SIGKILL to the same; answer with `Cleared` where nothing was left to be killed.
-    Kill,
-    /// This signal to the command's own process.
-    Forward(Signal),
-    /// Look at the heartbeat file; answer with `Beat` where it changed, and `Looked`.
-    Look,
-    /// Tell it.
-    Report(Report),
-    /// Everything is over.
-    Finish {
-        /// The supervisor's exit code.
-        exit: Exit,
-        /// How often the command was launched.
-        runs: u64,
-        /// How long the supervisor ran.
-        uptime: Duration,
-    },
-}
 
 /// A state owns its data and its deadline; leaving it cancels the timer.
 #[derive(Debug)]

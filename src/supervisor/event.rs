@@ -1,0 +1,103 @@
+//! What goes into the machine and what comes out of it, as plain data.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+#[cfg(doc)]
+use super::Supervisor;
+use crate::exit::{Ended, Exit};
+use crate::report::Report;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// [`Action::Spawn`] succeeded.
+    Spawned {
+        /// The command's process id.
+        pid: i32,
+    },
+    /// [`Action::Spawn`] failed.
+    SpawnFailed {
+        /// In what way.
+        kind: SpawnFailure,
+        /// The system's words.
+        error: String,
+    },
+    /// The heartbeat file changed.
+    Beat {
+        /// When, on the monotonic clock.
+        at: Instant,
+    },
+    /// [`Action::Look`] was done; a change that it found has been told as a beat.
+    Looked,
+    /// The command's process has ended and is reaped.
+    Exited {
+        /// How.
+        ended: Ended,
+        /// Whether processes of its group are left.
+        leftovers: bool,
+    },
+    /// Of what the command left behind, nothing is left.
+    Cleared,
+    /// A signal asks for the end: SIGTERM, SIGINT, SIGQUIT, or SIGHUP from a closed terminal.
+    Stop {
+        /// Which.
+        signal: Signal,
+    },
+    /// A signal that is meant for the command.
+    Forward {
+        /// Which.
+        signal: Signal,
+    },
+    /// [`Supervisor::deadline`] has come.
+    Timeout,
+}
+
+/// Why a command could not be launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpawnFailure {
+    /// It, or its interpreter, does not exist.
+    NotFound,
+    /// It exists and can't be executed.
+    NotExecutable,
+    /// The system can't just now: no process, no memory, the file being written.
+    Temporary,
+}
+
+impl SpawnFailure {
+    /// The code of giving up on it.
+    #[must_use]
+    pub fn exit(self) -> Exit {
+        match self {
+            Self::NotFound => Exit::NOT_FOUND,
+            Self::NotExecutable | Self::Temporary => Exit::CANNOT_EXECUTE,
+        }
+    }
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Launch the command; answer with `Spawned` or `SpawnFailed`.
+    Spawn,
+    /// SIGTERM, and SIGCONT after it, to the command and everything in its group.
+    Terminate,
+    /// SIGKILL to the same; answer with `Cleared` where nothing was left to be killed.
+    Kill,
+    /// This signal to the command's own process.
+    Forward(Signal),
+    /// Look at the heartbeat file; answer with `Beat` where it changed, and `Looked`.
+    Look,
+    /// Tell it.
+    Report(Report),
+    /// Everything is over.
+    Finish {
+        /// The supervisor's exit code.
+        exit: Exit,
+        /// How often the command was launched.
+        runs: u64,
+        /// How long the supervisor ran.
+        uptime: Duration,
+    },
+}
