@@ -19,8 +19,8 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// The command, whether it runs or not.
 pub struct Command {
     image: Image,
-    /// Signals with a handler here, which are to have their default in the command.
-    handled: Vec<Signal>,
+    /// Signals that are to have their default disposition in the command.
+    to_default: Vec<Signal>,
     keep_descendants: bool,
     tree: Tree,
 }
@@ -61,7 +61,7 @@ impl Command {
         argv: &[OsString],
         environment: &[(OsString, OsString)],
         mask: SigSet,
-        handled: Vec<Signal>,
+        to_default: Vec<Signal>,
         keep_descendants: bool,
     ) -> io::Result<Self> {
         let path = environment.iter().find(|(name, _)| name == "PATH");
@@ -76,7 +76,7 @@ impl Command {
         }
         Ok(Self {
             image: Image::new(&candidates(&argv[0], path), argv, &pairs, mask)?,
-            handled,
+            to_default,
             keep_descendants,
             tree: Tree::Gone,
         })
@@ -87,7 +87,7 @@ impl Command {
     /// # Errors
     /// Those of fork(2) and execve(2).
     pub fn spawn(&mut self) -> io::Result<i32> {
-        let pid = sys::spawn(&self.image, &self.handled)?;
+        let pid = sys::spawn(&self.image, &self.to_default)?;
         self.tree = Tree::Alive(pid);
         Ok(pid.as_raw())
     }

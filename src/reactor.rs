@@ -84,7 +84,7 @@ impl Reactor {
             &argv,
             &environment(config, path),
             signals.mask,
-            signals.handled.clone(),
+            signals.changed.clone(),
             config.keep_descendants,
         )
         .map_err(Error::system("command"))?;

@@ -38,8 +38,8 @@ pub enum Heard {
 /// The registered signals.
 pub struct Signals {
     pipe: signal_hook_mio::v1_0::Signals,
-    /// Those that have a handler in this process.
-    pub handled: Vec<Signal>,
+    /// Those whose disposition is not the caller's any more: the command gets the default.
+    pub changed: Vec<Signal>,
     /// The mask that this process was started with, which is the command's due.
     pub mask: SigSet,
     /// A SIGHUP then says that the terminal was closed, not 'reload'.
@@ -53,7 +53,7 @@ impl Signals {
     /// # Errors
     /// Where the pipe can't be had (descriptor limit).
     pub fn new(registry: &Registry, token: Token) -> io::Result<Self> {
-        let handled: Vec<Signal> = ALWAYS
+        let mut changed: Vec<Signal> = ALWAYS
             .into_iter()
             .map(Signal::try_from)
             .chain(UNLESS_IGNORED.into_iter().map(Signal::try_from))
@@ -61,17 +61,22 @@ impl Signals {
             .filter(|signal| ALWAYS.contains(&(*signal as i32)) || !sys::is_ignored(*signal))
             .collect();
         let mut pipe =
-            signal_hook_mio::v1_0::Signals::new(handled.iter().map(|signal| *signal as i32))?;
+            signal_hook_mio::v1_0::Signals::new(changed.iter().map(|signal| *signal as i32))?;
         registry.register(&mut pipe, token, Interest::READABLE)?;
         let mask = SigSet::thread_get_mask()?;
-        handled
+        changed
             .iter()
             .copied()
             .collect::<SigSet>()
             .thread_unblock()?;
+        // A log that has grown to `ulimit -f` is a write that fails, and not our end.
+        if !sys::is_ignored(Signal::SIGXFSZ) {
+            sys::ignore(Signal::SIGXFSZ);
+            changed.push(Signal::SIGXFSZ);
+        }
         Ok(Self {
             pipe,
-            handled,
+            changed,
             mask,
             has_terminal: has_terminal(),
         })

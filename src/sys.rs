@@ -6,7 +6,7 @@
 //!   child, so that a signal to the group would be swallowed there. So: [`spawn`].
 //! * **Reaping.** nix refuses the status of a child that a real-time signal killed, after having
 //!   reaped it. So: [`wait_any`].
-//! * **Asking** for a signal's disposition. So: [`is_ignored`].
+//! * **Asking** for a signal's disposition, and ignoring one. So: [`is_ignored`], [`ignore`].
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
 use std::ffi::{CString, OsStr, c_char};
@@ -78,13 +78,13 @@ fn c_strings<S: AsRef<OsStr>>(strings: &[S]) -> io::Result<Vec<CString>> {
 }
 
 /// Launches the command in a process group of its own, to be sent SIGTERM when this thread dies
-/// (Linux, prctl(2) `PR_SET_PDEATHSIG`: so call it from the main thread). `handled` are the signals
-/// that have a handler here. Returns when the command has been executed, or could not be.
+/// (Linux, prctl(2) `PR_SET_PDEATHSIG`: so call it from the main thread). `to_default` are
+/// the signals whose disposition here is not the command's. Returns when the command has been executed, or could not be.
 ///
 /// # Errors
 /// That of `pipe`, `fork` or, from the child, of `execve`: `ENOENT` if no candidate was found,
 /// `EACCES` if one was but may not be executed.
-pub fn spawn(image: &Image, handled: &[Signal]) -> io::Result<Pid> {
+pub fn spawn(image: &Image, to_default: &[Signal]) -> io::Result<Pid> {
     let (report, reporter) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let parent = nix::unistd::getpid();
     // No handler of ours may run in the child: it would take a signal that is the command's.
@@ -94,7 +94,7 @@ pub fn spawn(image: &Image, handled: &[Signal]) -> io::Result<Pid> {
     // never returns and never unwinds.
     let forked = unsafe { nix::unistd::fork() };
     if matches!(forked, Ok(ForkResult::Child)) {
-        become_command(image, handled, parent, &reporter);
+        become_command(image, to_default, parent, &reporter);
     }
     // Can't fail: the mask comes from the system.
     let _ = ours.thread_set_mask();
@@ -122,12 +122,12 @@ fn read_errno(report: OwnedFd) -> Option<i32> {
 }
 
 /// The child's side of [`spawn`].
-fn become_command(image: &Image, handled: &[Signal], parent: Pid, reporter: &OwnedFd) -> ! {
-    let errno = exec(image, handled, parent);
+fn become_command(image: &Image, to_default: &[Signal], parent: Pid, reporter: &OwnedFd) -> ! {
+    let errno = exec(image, to_default, parent);
     exit_with(reporter.as_raw_fd(), errno)
 }
 
-fn exec(image: &Image, handled: &[Signal], parent: Pid) -> Errno {
+fn exec(image: &Image, to_default: &[Signal], parent: Pid) -> Errno {
     if let Err(errno) = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
         return errno;
     }
@@ -135,7 +135,9 @@ fn exec(image: &Image, handled: &[Signal], parent: Pid) -> Errno {
     {
         // Where it can't be had the command still runs.
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM);
-        if nix::unistd::getppid() != parent {
+        let parent_now = nix::unistd::getppid();
+        // 0: we are in a pid namespace of our own, and it is outside (`unshare --pid`).
+        if parent_now != parent && parent_now.as_raw() != 0 {
             // The supervisor died in between, and its death will not be told again.
             return Errno::ESRCH;
         }
@@ -143,7 +145,7 @@ fn exec(image: &Image, handled: &[Signal], parent: Pid) -> Errno {
     #[cfg(not(target_os = "linux"))]
     let _ = parent;
     // std ignores SIGPIPE for itself. The rest keeps what the caller set.
-    for signal in handled.iter().chain(&[Signal::SIGPIPE]) {
+    for signal in to_default.iter().chain(&[Signal::SIGPIPE]) {
         // SAFETY: signal(2) with SIG_DFL installs no code; it is async-signal-safe.
         unsafe { libc::signal(*signal as i32, libc::SIG_DFL) };
     }
@@ -158,7 +160,7 @@ fn exec(image: &Image, handled: &[Signal], parent: Pid) -> Errno {
         // SAFETY: both arrays end with a null pointer, and what they point to lives in `image`.
         unsafe { libc::execve(candidate.as_ptr(), argv, envp) };
         let errno = Errno::last();
-        if errno == Errno::EACCES {
+        if matches!(errno, Errno::EACCES | Errno::ENAMETOOLONG) {
             outcome = errno;
         } else if !matches!(
             errno,
@@ -206,6 +208,12 @@ fn wait(pid: libc::pid_t, options: i32) -> nix::Result<Option<(Pid, ExitStatus)>
             }
         }
     }
+}
+
+/// Ignores `signal` in this process.
+pub fn ignore(signal: Signal) {
+    // SAFETY: signal(2) with SIG_IGN installs no code.
+    unsafe { libc::signal(signal as i32, libc::SIG_IGN) };
 }
 
 /// Whether `signal` is ignored in this process.

@@ -98,6 +98,31 @@ fn a_command_that_can_not_be_executed_is_126_at_once() {
 }
 
 #[test]
+fn a_path_entry_that_is_too_long_hides_nothing() {
+    let path = format!("/{}:/usr/bin:/bin", "x".repeat(5000));
+    let (code, _) = Setup::new(["true"]).env("PATH", path).finish();
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn the_first_of_a_pid_namespace_may_be_the_command() {
+    let program = supervisor().to_str().unwrap();
+    let words = [
+        "--user",
+        "--map-root-user",
+        "--pid",
+        program,
+        "--max-restarts",
+        "0",
+        "sh",
+        "-c",
+        "exit 4",
+    ];
+    let (code, log) = Setup::of("unshare".as_ref(), words).finish();
+    assert_eq!(code, 4, "{log}");
+}
+
+#[test]
 fn a_command_is_searched_in_path_as_a_shell_does() {
     let directory = Directory::new();
     let (first, second) = (directory.join("first"), directory.join("second"));

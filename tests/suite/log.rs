@@ -212,6 +212,19 @@ fn a_full_disk_stops_nothing() {
     assert_supervises("2>/dev/full");
 }
 
+/// RLIMIT_FSIZE raises SIGXFSZ, which kills whoever does not expect it.
+#[test]
+fn a_log_that_may_not_grow_stops_nothing_and_the_command_has_its_sigxfsz() {
+    let script = "ulimit -f 1; exec \"$0\" --log-file log --max-restarts 100 --backoff-factor 0 \
+        grep -c 'SigIgn.*[1357]......$' /proc/self/status";
+    let words = ["-c", script, supervisor().to_str().unwrap()];
+    let mut run = Setup::of("sh".as_ref(), words).start();
+    // grep finds no ignored SIGXFSZ (bit 24) and exits 1, a hundred times.
+    assert_eq!(run.code(), 1);
+    assert_eq!(run.output(), "0\n".repeat(101));
+    assert!(fs::metadata(run.directory.join("log")).unwrap().len() <= 1024);
+}
+
 #[test]
 fn a_log_file_on_a_full_disk_stops_nothing() {
     let options = [
