@@ -122,7 +122,8 @@ impl Heartbeat {
     /// Looks at the file before the command is judged, the evidence that no lost event can hide,
     /// and sets a watch that has gone blind again.
     pub fn last_look(&mut self) {
-        self.evidence.last_look();
+        let seeing = !self.evidence.is_blind() && self.is_watched();
+        self.evidence.last_look(seeing);
         if self.evidence.take_blind() || !self.is_watched() {
             self.rewatch();
         }
@@ -150,7 +151,9 @@ impl Heartbeat {
     fn rewatch(&mut self) {
         for _ in 0..TRIES {
             let target = Target::of(self.path());
-            let watched = self.watch(target.path.clone());
+            let Some(watched) = self.watch(target.path.clone()) else {
+                continue;
+            };
             // What changed between the last look and this watch was announced by nobody.
             self.evidence.look();
             self.evidence.set_watched(target.file.filter(|_| watched));
@@ -163,8 +166,8 @@ impl Heartbeat {
         self.evidence.raise_blind();
     }
 
-    /// Sets the one watch that there is. Whether it stands.
-    fn watch(&mut self, target: PathBuf) -> bool {
+    /// Sets the one watch that there is. Whether it could be had; None where the target is gone.
+    fn watch(&mut self, target: PathBuf) -> Option<bool> {
         if let Watcher::Missing { told } = self.watcher {
             let handler = Arc::clone(&self.evidence);
             // CORE: creation, removal, change of data and metadata, renaming. Not a mere reading.
@@ -181,7 +184,7 @@ impl Heartbeat {
                 Err(error) => {
                     warn_once(told, self.evidence.path(), &error);
                     self.watcher = Watcher::Missing { told: true };
-                    return false;
+                    return Some(false);
                 }
             }
         }
@@ -191,7 +194,7 @@ impl Heartbeat {
             told,
         } = &mut self.watcher
         else {
-            return false;
+            return Some(false);
         };
         if let Some(old) = old.take() {
             // Refused where the kernel has dropped the watch already, with the file.
@@ -200,22 +203,22 @@ impl Heartbeat {
         match notify.watch(&target, RecursiveMode::NonRecursive) {
             Ok(()) => {
                 *old = Some(target);
-                true
+                Some(true)
             }
             Err(error) => match error.kind {
                 // Gone between the look and the watch.
-                ErrorKind::PathNotFound => false,
-                ErrorKind::Io(ref io) if io.kind() == io::ErrorKind::NotFound => false,
+                ErrorKind::PathNotFound => None,
+                ErrorKind::Io(ref io) if io.kind() == io::ErrorKind::NotFound => None,
                 // No watch left (fs.inotify.max_user_watches): there may be one later.
                 ErrorKind::MaxFilesWatch | ErrorKind::Io(_) => {
                     warn_once(*told, self.evidence.path(), &error);
                     *told = true;
-                    false
+                    Some(false)
                 }
                 ErrorKind::Generic(_) | ErrorKind::WatchNotFound | ErrorKind::InvalidConfig(_) => {
                     warn_once(*told, self.evidence.path(), &error);
                     self.abandon();
-                    false
+                    Some(false)
                 }
             },
         }
@@ -236,7 +239,8 @@ impl Heartbeat {
         self.evidence.look();
         let path = self.path().to_owned();
         let ours = |kind: FileType| kind.is_file() || kind.is_symlink();
-        if self.evidence.has_beaten()
+        if self.lock.as_ref().is_none_or(Lock::is_current)
+            && self.evidence.has_beaten()
             && fs::symlink_metadata(&path).is_ok_and(|file| ours(file.file_type()))
             && let Err(error) = fs::remove_file(&path)
         {

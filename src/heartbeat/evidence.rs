@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use notify::event::{EventKind, MetadataKind, ModifyKind};
+use notify::event::{CreateKind, EventKind, MetadataKind, ModifyKind, RenameMode};
 
 use super::look::Look;
 use crate::clock;
@@ -43,6 +43,8 @@ struct Seen {
 enum News {
     /// It was written to.
     Written,
+    /// It was made, or another file was given its name.
+    Made,
     /// Its times, mode, owner or links were changed.
     Touched,
     /// The watched file was removed or renamed: whatever has the name now is another.
@@ -86,6 +88,11 @@ impl Evidence {
         self.seen().has_beaten
     }
 
+    /// Whether the watch has to be set again.
+    pub fn is_blind(&self) -> bool {
+        self.blind.load(Ordering::Acquire)
+    }
+
     /// Whether the watch was reported blind since the last call.
     pub fn take_blind(&self) -> bool {
         self.blind.swap(false, Ordering::AcqRel)
@@ -110,10 +117,11 @@ impl Evidence {
         self.examine(|before, found| !found.same_content(before));
     }
 
-    /// The look before a verdict: in doubt for the command, so that even a change of mode or owner
-    /// counts that no event has announced. A write that sets the times back leaves no other mark.
-    pub fn last_look(&self) {
-        self.examine(|before, found| found != before);
+    /// The look before a verdict. Where changes are not seen as they happen it is in doubt for the
+    /// command: even a change of mode or owner counts, for a write that sets the times back leaves
+    /// no other mark.
+    pub fn last_look(&self, seeing: bool) {
+        self.examine(|before, found| found != before && !(seeing && found.same_content(before)));
     }
 
     fn examine(&self, differs: impl Fn(&Look, &Look) -> bool) {
@@ -147,6 +155,8 @@ impl Evidence {
             _ if !event.paths.contains(&self.path) => News::Other,
             EventKind::Modify(ModifyKind::Data(_)) => News::Written,
             EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)) => News::Touched,
+            EventKind::Create(CreateKind::File)
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => News::Made,
             EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => News::Gone,
             EventKind::Any
             | EventKind::Access(_)
@@ -178,7 +188,9 @@ impl Evidence {
         };
         // Within a tick of a change a second touch is not to be told from a chmod.
         let again = news == News::Touched && seen.changed_at.is_some_and(|at| now - at < TICK);
-        if changed || news == News::Written || again {
+        // What the kernel says counts even if it is gone again by now, or left no mark.
+        let announced = matches!(news, News::Written | News::Made);
+        if changed || announced || again {
             self.beat(now);
             seen.has_beaten = true;
         }
@@ -293,6 +305,16 @@ mod tests {
     }
 
     #[test]
+    fn a_creation_counts_even_if_the_file_is_gone_again() {
+        let case = Case::new("gone");
+        fs::remove_file(case.path()).unwrap();
+        assert!(!case.is_told(GONE));
+        assert!(case.is_told(EventKind::Create(CreateKind::File)));
+        let renamed = ModifyKind::Name(RenameMode::To);
+        assert!(case.is_told(EventKind::Modify(renamed)));
+    }
+
+    #[test]
     fn a_touch_counts_and_a_chmod_does_not() {
         let case = Case::new("chmod");
         fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
@@ -321,13 +343,16 @@ mod tests {
     }
 
     #[test]
-    fn a_chmod_that_nobody_announced_counts_only_before_a_verdict_and_makes_nothing_ours() {
+    fn a_chmod_counts_only_before_a_verdict_without_events_and_makes_nothing_ours() {
         let case = Case::new("doubt");
         fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
         case.evidence.look();
         assert_eq!(case.evidence.last_beat(), None);
         fs::set_permissions(case.path(), Permissions::from_mode(0o640)).unwrap();
-        case.evidence.last_look();
+        case.evidence.last_look(true);
+        assert_eq!(case.evidence.last_beat(), None);
+        fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
+        case.evidence.last_look(false);
         assert!(case.evidence.last_beat().is_some());
         assert!(!case.evidence.has_beaten());
     }

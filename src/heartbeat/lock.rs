@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{self, O_NOFOLLOW, O_NONBLOCK};
 
 use crate::error::Error;
 use crate::text::Quoted;
@@ -16,14 +16,21 @@ use crate::text::Quoted;
 /// How often a lock file that vanishes while it is being taken is tried again.
 const TRIES: usize = 100;
 
-/// An flock(2) on `.<name>.lock` beside the file. The kernel lifts it with the process, so one that
-/// a killed supervisor left behind holds nobody up.
+/// A record lock (fcntl(2), `F_SETLK`) on `.<name>.lock` beside the file. The kernel lifts it with
+/// the process, so one that a killed supervisor left behind holds nobody up. Not an flock(2): that
+/// one is shared with a child between fork and exec, and outlives a supervisor killed just then.
 pub struct Lock {
     path: PathBuf,
-    file: Flock<File>,
+    file: File,
 }
 
 impl Lock {
+    /// Whether it still guards the path. (A directory that was made anew has another's lock.)
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        is_at(&self.file, &self.path)
+    }
+
     /// Takes the lock for `file`. None, and one warning, where no lock can be had.
     ///
     /// # Errors
@@ -51,7 +58,7 @@ impl Drop for Lock {
     /// Removed while it is still held: whoever opened it meanwhile finds that it is gone. What now
     /// stands in a directory that was made anew is another's.
     fn drop(&mut self) {
-        if is_at(&self.file, &self.path) {
+        if self.is_current() {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -59,6 +66,7 @@ impl Drop for Lock {
 
 enum Attempt {
     Taken(Lock),
+    /// By this process, which the kernel does not name across pid namespaces.
     Held(Option<i32>),
 }
 
@@ -87,17 +95,21 @@ fn try_take(path: &Path) -> io::Result<Attempt> {
                 "the lock file is not a regular file of this user",
             ));
         }
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((file, Errno::EWOULDBLOCK)) => return Ok(Attempt::Held(holder(file))),
-            Err((_, errno)) => return Err(errno.into()),
-        };
+        let mut whole = whole_file();
+        match fcntl(&file, FcntlArg::F_SETLK(&whole)) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) => {
+                fcntl(&file, FcntlArg::F_GETLK(&mut whole))?;
+                if i32::from(whole.l_type) == libc::F_UNLCK {
+                    // Lifted between the two calls.
+                    continue;
+                }
+                return Ok(Attempt::Held(Some(whole.l_pid).filter(|pid| *pid > 0)));
+            }
+            Err(errno) => return Err(errno.into()),
+        }
         // Its last holder may have removed it after we opened it: then it guards nothing.
         if is_at(&file, path) {
-            // For whoever comes second; without it he knows only that somebody is there.
-            let _ = file
-                .set_len(0)
-                .and_then(|()| writeln!(file, "{}", std::process::id()));
             return Ok(Attempt::Taken(Lock {
                 path: path.to_owned(),
                 file,
@@ -115,8 +127,15 @@ fn is_at(file: &File, path: &Path) -> bool {
     (ours.dev(), ours.ino()) == (there.dev(), there.ino())
 }
 
-fn holder(mut file: File) -> Option<i32> {
-    let mut text = String::new();
-    file.read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+/// From the first byte to the end, however far that is; shut out everybody else.
+fn whole_file() -> libc::flock {
+    // The constants are small, the fields narrower than `int`.
+    let short = |value: i32| i16::try_from(value).unwrap_or(0);
+    libc::flock {
+        l_type: short(libc::F_WRLCK),
+        l_whence: short(libc::SEEK_SET),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
 }

@@ -462,6 +462,64 @@ fn a_file_whose_mode_alone_changed_is_not_ours_to_remove() {
     }
 }
 
+/// Killed at any moment, also between a fork and its exec.
+#[test]
+fn a_supervisor_that_is_killed_while_it_restarts_leaves_no_lock_behind() {
+    for round in 0..30 {
+        let options = [
+            "--enable-heartbeat",
+            "--heartbeat-file",
+            "hb",
+            "--backoff-factor",
+            "0",
+        ];
+        let mut killed = Setup::new(options.iter().chain(&["false"])).start();
+        killed.logged(&["started", "run=3"]);
+        let_pass(Duration::from_micros(round * 137));
+        killed.signal(Signal::SIGKILL);
+        assert_eq!(killed.code(), 1009);
+        let file = killed.directory.join("hb");
+        let words = [
+            "--enable-heartbeat",
+            "--heartbeat-file",
+            file.to_str().unwrap(),
+            "true",
+        ];
+        let (code, log) = Setup::new(words).finish();
+        assert_eq!(code, 0, "{log}");
+    }
+}
+
+#[test]
+fn beats_count_while_the_directory_is_removed_and_made_again() {
+    let script = "for i in $(seq 30); do rm -rf d; sleep 0.02; mkdir d; sleep 0.02; echo x > d/hb; sleep 0.1; done";
+    let options = [
+        "--enable-heartbeat",
+        "--heartbeat-file",
+        "d/hb",
+        "--timeout",
+        "2",
+    ];
+    let command = ["--max-restarts", "0", "sh", "-c", script];
+    let (code, log) = Setup::new(options.iter().chain(&command)).finish();
+    assert_eq!(code, 0, "{log}");
+}
+
+#[test]
+fn files_that_are_made_and_removed_at_once_are_beats() {
+    let script = "for i in $(seq 40); do : > hb; rm hb; sleep 0.1; done";
+    let options = [
+        "--enable-heartbeat",
+        "--heartbeat-file",
+        "hb",
+        "--timeout",
+        "2",
+    ];
+    let command = ["--max-restarts", "0", "sh", "-c", script];
+    let (code, log) = Setup::new(options.iter().chain(&command)).finish();
+    assert_eq!(code, 0, "{log}");
+}
+
 #[test]
 fn a_lock_is_never_followed_through_a_link() {
     let setup = beating("20", &[]);
