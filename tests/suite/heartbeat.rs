@@ -617,6 +617,22 @@ fn without_events_one_look_per_deadline_decides() {
 }
 
 #[test]
+fn without_events_a_beat_of_the_run_before_does_not_count_for_the_next() {
+    let mut run = without_events("3");
+    run.ready();
+    run.tell("beat");
+    run.send("exit 1");
+    run.ready();
+    run.logged(&["heartbeat timeout"]);
+    let line = run.logged(&["exited"]);
+    let uptime: f64 = field(&line, "uptime")
+        .trim_end_matches('s')
+        .parse()
+        .unwrap();
+    assert!((3.0..4.5).contains(&uptime), "{line}");
+}
+
+#[test]
 fn a_file_on_a_disk_is_mentioned_and_one_in_memory_is_not() {
     for (path, mentioned) in [("/dev/shm", false), (env!("CARGO_TARGET_TMPDIR"), true)] {
         let file = format!("{path}/supervisor-test-{}", std::process::id());

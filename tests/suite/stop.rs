@@ -263,3 +263,48 @@ fn a_leftover_that_left_the_group_costs_no_stranger_a_signal() {
     assert!(!log.contains("killing"), "there was nobody to kill: {log}");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(left), Signal::SIGKILL).unwrap();
 }
+
+/// In a pid namespace of its own, where a process id can be given out again on purpose.
+#[test]
+fn a_stranger_with_the_number_of_a_group_that_is_gone_gets_no_signal() {
+    let leftover = "(trap '' TERM; sleep 0.2; exec setsid sleep 60) & sleep 0.1; exit 1";
+    let python = "import os, re, subprocess, sys, time\n\
+        log = lambda: open('log').read()\n\
+        supervisor = subprocess.Popen(sys.argv[1:], stderr=open('log', 'w'))\n\
+        while 'leftovers' not in log(): time.sleep(0.01)\n\
+        pid = int(re.search('started pid=([0-9]+)', log()).group(1))\n\
+        try:\n    while True: os.killpg(pid, 0); time.sleep(0.01)\n\
+        except ProcessLookupError: pass\n\
+        open('/proc/sys/kernel/ns_last_pid', 'w').write(str(pid - 1))\n\
+        stranger = subprocess.Popen(['sleep', '60'], start_new_session=True)\n\
+        print('number', stranger.pid - pid)\n\
+        supervisor.wait()\n\
+        print('killed' if stranger.poll() else 'lives')\n\
+        sys.stderr.write(log())";
+    let namespace = [
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "python3",
+        "-c",
+    ];
+    let program = supervisor().to_str().unwrap();
+    let command = [
+        python,
+        program,
+        "--grace-period",
+        "2",
+        "--max-restarts",
+        "0",
+        "sh",
+        "-c",
+        leftover,
+    ];
+    let mut run = Setup::of("unshare".as_ref(), namespace.iter().chain(&command)).start();
+    assert_eq!(run.said("number "), "number 0");
+    run.said("lives");
+    run.code();
+    assert!(!run.log().contains("killing"));
+}
