@@ -6,6 +6,7 @@ mod clients;
 mod cost;
 mod harness;
 mod heartbeat;
+mod heartbeat_file;
 mod launch;
 mod log;
 mod options;

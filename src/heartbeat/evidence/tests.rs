@@ -1,0 +1,187 @@
+//! What the watcher's thread concludes from each kind of event, played by hand.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::time::SystemTime;
+
+use notify::Event;
+use notify::event::{DataChange, Flag, RemoveKind};
+
+use super::*;
+
+/// A heartbeat file, and a watcher that is played by the test.
+struct Case {
+    evidence: Evidence,
+    _poll: mio::Poll,
+}
+
+impl Case {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("evidence-{}-{name}", std::process::id()));
+        fs::write(&path, "old").unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        let evidence = Evidence::new(path.clone(), Arc::new(waker));
+        evidence.set_watched(Look::at(&path));
+        Self {
+            evidence,
+            _poll: poll,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.evidence.path()
+    }
+
+    fn is_told(&self, kind: EventKind) -> bool {
+        let before = self.evidence.last_beat();
+        let event = Event::new(kind).add_path(self.path().to_owned());
+        self.evidence.take_event(Ok(event));
+        before != self.evidence.last_beat()
+    }
+
+    fn touch_at(&self, seconds: u64) {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let file = File::options().write(true).open(self.path());
+        file.unwrap().set_modified(time).unwrap();
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.path());
+    }
+}
+
+const WRITTEN: EventKind = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+const GONE: EventKind = EventKind::Remove(RemoveKind::File);
+const TOUCHED: EventKind = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
+
+#[test]
+fn what_was_there_before_is_no_beat() {
+    let case = Case::new("before");
+    case.evidence.look();
+    assert_eq!(case.evidence.last_beat(), None);
+}
+
+#[test]
+fn a_write_counts_even_if_it_leaves_no_mark() {
+    let case = Case::new("unmarked");
+    assert!(
+        case.is_told(WRITTEN),
+        "same size, same tick of the file's clock"
+    );
+}
+
+#[test]
+fn a_creation_counts_even_if_the_file_is_gone_again() {
+    let case = Case::new("gone");
+    fs::remove_file(case.path()).unwrap();
+    assert!(!case.is_told(GONE));
+    assert!(case.is_told(EventKind::Create(CreateKind::File)));
+    let renamed = ModifyKind::Name(RenameMode::To);
+    assert!(case.is_told(EventKind::Modify(renamed)));
+}
+
+#[test]
+fn a_touch_counts_and_a_chmod_does_not() {
+    let case = Case::new("chmod");
+    fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
+    assert!(!case.is_told(TOUCHED));
+    case.touch_at(1000);
+    assert!(case.is_told(TOUCHED));
+}
+
+fn note_touch(case: &Case, now: Instant) -> Option<Instant> {
+    let found = Look::at(case.path());
+    case.evidence
+        .note(&mut case.evidence.seen(), found, News::Touched, now);
+    case.evidence.last_beat()
+}
+
+#[test]
+fn a_second_touch_within_a_tick_counts_and_a_chmod_after_it_does_not() {
+    let case = Case::new("tick");
+    let now = clock::now();
+    case.touch_at(1000);
+    let first = note_touch(&case, now);
+    case.touch_at(1000);
+    let second = note_touch(&case, now + TICK / 2);
+    assert!(second > first);
+    assert_eq!(note_touch(&case, now + TICK), second);
+}
+
+#[test]
+fn a_chmod_counts_only_before_a_verdict_without_events_and_makes_nothing_ours() {
+    let case = Case::new("doubt");
+    fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
+    case.evidence.look();
+    assert_eq!(case.evidence.last_beat(), None);
+    fs::set_permissions(case.path(), Permissions::from_mode(0o640)).unwrap();
+    case.evidence.last_look(true);
+    assert_eq!(case.evidence.last_beat(), None);
+    fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
+    case.evidence.last_look(false);
+    assert!(case.evidence.last_beat().is_some());
+    assert!(!case.evidence.has_beaten());
+}
+
+#[test]
+fn a_look_counts_a_change_once() {
+    let case = Case::new("look");
+    case.touch_at(1000);
+    case.evidence.look();
+    let first = case.evidence.last_beat();
+    assert!(first.is_some());
+    case.evidence.look();
+    assert_eq!(case.evidence.last_beat(), first);
+}
+
+#[test]
+fn a_look_after_a_noticed_write_finds_nothing_new() {
+    let case = Case::new("noticed");
+    fs::write(case.path(), "beat").unwrap();
+    assert!(case.is_told(WRITTEN));
+    let noticed = case.evidence.last_beat();
+    case.evidence.look();
+    assert_eq!(case.evidence.last_beat(), noticed);
+}
+
+#[test]
+fn whatever_may_blind_the_watch_is_known_to_blind_the_watch_and_a_write_does_not() {
+    let case = Case::new("alarm");
+    assert!(case.is_told(WRITTEN));
+    assert!(!case.evidence.take_blind());
+
+    let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+    case.evidence.take_event(Ok(overflow));
+    assert!(case.evidence.take_blind(), "queue overflow");
+
+    case.evidence
+        .take_event(Err(notify::Error::generic("broken")));
+    assert!(case.evidence.take_blind(), "error");
+
+    fs::remove_file(case.path()).unwrap();
+    assert!(!case.is_told(GONE));
+    assert!(case.evidence.take_blind(), "removal");
+}
+
+/// A file system may give a number out again at once; the mark of the old file went with it.
+#[test]
+fn a_file_made_again_with_the_inode_number_of_the_old_one_is_known_to_blind_the_watch() {
+    let case = Case::new("again");
+    case.touch_at(1000);
+    assert!(case.is_told(GONE), "the same number, another content");
+    assert!(case.evidence.take_blind());
+}
+
+#[test]
+fn a_neighbours_event_is_not_even_looked_at() {
+    let case = Case::new("neighbour");
+    case.touch_at(1000);
+    let neighbour = case.path().with_extension("neighbour");
+    let event = Event::new(WRITTEN).add_path(neighbour);
+    case.evidence.take_event(Ok(event));
+    assert_eq!(case.evidence.last_beat(), None);
+    assert!(!case.evidence.take_blind());
+}
