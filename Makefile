@@ -1,15 +1,17 @@
 # make          builds ./supervisor
 # make demo     builds it and shows what it does, in half a minute
 # make test     the tests
+# make fuzz     random histories against the policy, CASES=10000000 of each property
 # make ci       formatting, lints, import directions, tests, documents
 # make install  PREFIX=/usr/local DESTDIR=
 
 PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
+CASES ?= 10000000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test ci format lint imports docs install uninstall clean
+.PHONY: build demo test fuzz ci format lint imports docs install uninstall clean
 
 build:
 	$(CARGO) build --locked --release
@@ -20,6 +22,9 @@ demo: build
 
 test:
 	$(CARGO) test --locked
+
+fuzz:
+	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release --lib properties
 
 ci: format lint imports test docs
 
