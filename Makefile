@@ -24,7 +24,7 @@ test:
 	$(CARGO) test --locked
 
 fuzz:
-	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release --lib properties
+	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release --lib supervisor::tests
 
 ci: format lint imports test docs
 

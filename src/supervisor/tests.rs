@@ -1,5 +1,6 @@
 //! The machine against a clock that is moved by hand: no test here waits.
 
+mod lives;
 mod properties;
 mod scenarios;
 
