@@ -8,6 +8,7 @@
 mod evidence;
 mod lock;
 mod look;
+mod trace;
 
 use std::fs::{self, FileType};
 use std::io;
@@ -16,13 +17,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use notify::{Config, ErrorKind, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{
+    Config, ErrorKind, EventKindMask, RecommendedWatcher, RecursiveMode, WatchPathConfig,
+    Watcher as _,
+};
 
 use crate::error::Error;
 use crate::text::Quoted;
 use evidence::Evidence;
 use lock::Lock;
 use look::Look;
+use trace::Trace;
 
 /// How often the watch is set again within a turn, where the file changes under our hands.
 const TRIES: usize = 8;
@@ -38,10 +43,11 @@ pub struct Heartbeat {
 enum Watcher {
     /// Not there yet, or refused by a limit that may pass; `told` once that was logged.
     Missing { told: bool },
-    /// Watching `target`: the file, or, while that is missing, the nearest directory.
+    /// Watching `paths`: the links that lead to the file, and the file, or, while that is missing,
+    /// the nearest directory.
     Watching {
         notify: RecommendedWatcher,
-        target: Option<PathBuf>,
+        paths: Vec<PathBuf>,
         told: bool,
     },
     /// Its thread could not be started. Not tried again, for each try costs a descriptor.
@@ -50,28 +56,34 @@ enum Watcher {
 
 /// What is to be watched as things are.
 struct Target {
-    path: PathBuf,
+    trace: Trace,
     /// None while the file is missing.
     file: Option<Look>,
 }
 
 impl Target {
     fn of(heartbeat_file: &Path) -> Self {
-        let file = Look::at(heartbeat_file);
-        let path = match file {
-            Some(_) => heartbeat_file.to_owned(),
-            None => nearest_directory(heartbeat_file),
-        };
-        Self { path, file }
+        Self {
+            trace: Trace::of(heartbeat_file),
+            file: Look::at(heartbeat_file),
+        }
     }
 
     fn is_same(&self, other: &Self) -> bool {
         let same_file = match (&self.file, &other.file) {
             (Some(one), Some(other)) => one.same_file(other),
-            (None, None) => true,
+            (None, None) => self.place() == other.place(),
             (None, Some(_)) | (Some(_), None) => false,
         };
-        same_file && self.path == other.path
+        same_file && self.trace == other.trace
+    }
+
+    /// The file's own place, or the directory in which it, or the next one above it, will appear.
+    fn place(&self) -> PathBuf {
+        match self.file {
+            Some(_) => self.trace.end.clone(),
+            None => nearest_directory(&self.trace.end),
+        }
     }
 }
 
@@ -139,19 +151,19 @@ impl Heartbeat {
     fn is_watched(&self) -> bool {
         match &self.watcher {
             Watcher::Missing { .. } => false,
-            Watcher::Watching { target, .. } => {
-                target.as_deref() == Some(self.path()) && self.evidence.is_watched_file()
-            }
+            Watcher::Watching { paths, .. } => !paths.is_empty() && self.evidence.is_watched_file(),
             // Nothing to be done about it.
             Watcher::Dead => true,
         }
     }
 
-    /// Watches the file, or the nearest existing directory while it is missing.
+    /// Watches the file, or the nearest existing directory while it is missing, and each link that
+    /// leads there: what is put in a link's place makes no event at the file behind it.
     fn rewatch(&mut self) {
         for _ in 0..TRIES {
             let target = Target::of(self.path());
-            let Some(watched) = self.watch(target.path.clone()) else {
+            self.evidence.set_trace(target.trace.clone());
+            let Some(watched) = self.watch(&target) else {
                 continue;
             };
             // What changed between the last look and this watch was announced by nobody.
@@ -166,8 +178,8 @@ impl Heartbeat {
         self.evidence.raise_blind();
     }
 
-    /// Sets the one watch that there is. Whether it could be had; None where the target is gone.
-    fn watch(&mut self, target: PathBuf) -> Option<bool> {
+    /// Sets the watches. Whether they could be had; None where something to be watched is gone.
+    fn watch(&mut self, target: &Target) -> Option<bool> {
         if let Watcher::Missing { told } = self.watcher {
             let handler = Arc::clone(&self.evidence);
             // CORE: creation, removal, change of data and metadata, renaming. Not a mere reading.
@@ -177,7 +189,7 @@ impl Heartbeat {
                 Ok(notify) => {
                     self.watcher = Watcher::Watching {
                         notify,
-                        target: None,
+                        paths: Vec::new(),
                         told,
                     }
                 }
@@ -190,38 +202,44 @@ impl Heartbeat {
         }
         let Watcher::Watching {
             notify,
-            target: old,
+            paths,
             told,
         } = &mut self.watcher
         else {
             return Some(false);
         };
-        if let Some(old) = old.take() {
+        for old in paths.drain(..) {
             // Refused where the kernel has dropped the watch already, with the file.
             let _ = notify.unwatch(&old);
         }
-        match notify.watch(&target, RecursiveMode::NonRecursive) {
-            Ok(()) => {
-                *old = Some(target);
-                Some(true)
+        let itself = WatchPathConfig::new(RecursiveMode::NonRecursive);
+        // In this order: once the last one is watched, all are.
+        let links = target.trace.links.iter().cloned();
+        for path in links.chain([target.place()]) {
+            // The file's own place is watched as it stands, too: a link there was made just now.
+            match notify.watch_with(&path, itself.clone().with_dereference_symlinks(false)) {
+                Ok(()) => paths.push(path),
+                Err(error) => match error.kind {
+                    // Gone between the look and the watch.
+                    ErrorKind::PathNotFound => return None,
+                    ErrorKind::Io(ref io) if io.kind() == io::ErrorKind::NotFound => return None,
+                    // No watch left (fs.inotify.max_user_watches): there may be one later.
+                    ErrorKind::MaxFilesWatch | ErrorKind::Io(_) => {
+                        warn_once(*told, self.evidence.path(), &error);
+                        *told = true;
+                        return Some(false);
+                    }
+                    ErrorKind::Generic(_)
+                    | ErrorKind::WatchNotFound
+                    | ErrorKind::InvalidConfig(_) => {
+                        warn_once(*told, self.evidence.path(), &error);
+                        self.abandon();
+                        return Some(false);
+                    }
+                },
             }
-            Err(error) => match error.kind {
-                // Gone between the look and the watch.
-                ErrorKind::PathNotFound => None,
-                ErrorKind::Io(ref io) if io.kind() == io::ErrorKind::NotFound => None,
-                // No watch left (fs.inotify.max_user_watches): there may be one later.
-                ErrorKind::MaxFilesWatch | ErrorKind::Io(_) => {
-                    warn_once(*told, self.evidence.path(), &error);
-                    *told = true;
-                    Some(false)
-                }
-                ErrorKind::Generic(_) | ErrorKind::WatchNotFound | ErrorKind::InvalidConfig(_) => {
-                    warn_once(*told, self.evidence.path(), &error);
-                    self.abandon();
-                    Some(false)
-                }
-            },
         }
+        Some(true)
     }
 
     /// Lets go of a watcher without a thread. Its `Drop` would panic.

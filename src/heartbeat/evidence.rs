@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use notify::event::{CreateKind, EventKind, MetadataKind, ModifyKind, RenameMode};
 
 use super::look::Look;
+use super::trace::Trace;
 use crate::clock;
 
 /// The kernel's file times may move in steps as coarse as this (a tick at `HZ=100`): two touches
@@ -37,8 +38,37 @@ struct Seen {
     changed_at: Option<Instant>,
     /// Whether its content ever changed: a file that was named by mistake is not ours to remove.
     has_beaten: bool,
+    /// The way to the file, as it was when the watch was set.
+    trace: Trace,
     /// The file that the watch stands on; None while it is missing or can't be watched.
     watched: Option<Look>,
+}
+
+impl Trace {
+    /// What an event says of the file; None where it is about a neighbour.
+    fn news_in(&self, event: &notify::Event) -> Option<News> {
+        let names = |place: &PathBuf| event.paths.contains(place);
+        if self.links.iter().any(names) {
+            return Some(News::Gone);
+        }
+        if !names(&self.end) {
+            // A directory above it that came or went.
+            let above = event.paths.iter().any(|path| self.end.starts_with(path));
+            return above.then_some(News::Other);
+        }
+        Some(match event.kind {
+            EventKind::Modify(ModifyKind::Data(_)) => News::Written,
+            EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)) => News::Touched,
+            EventKind::Create(CreateKind::File)
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => News::Made,
+            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => News::Gone,
+            EventKind::Any
+            | EventKind::Access(_)
+            | EventKind::Create(_)
+            | EventKind::Modify(_)
+            | EventKind::Other => News::Other,
+        })
+    }
 }
 
 /// What an event says of the file.
@@ -50,7 +80,8 @@ enum News {
     Made,
     /// Its times, mode, owner or links were changed.
     Touched,
-    /// The watched file was removed or renamed: whatever has the name now is another.
+    /// The watched file, or a link that leads to it, was removed or renamed: whatever has the name
+    /// now is another.
     Gone,
     /// Something else, or something of a directory above it.
     Other,
@@ -60,6 +91,7 @@ impl Evidence {
     /// What stands at `path` now was left by an earlier run: no sign of life.
     pub fn new(path: PathBuf, waker: Arc<mio::Waker>) -> Self {
         let look = Look::at(&path);
+        let trace = Trace::of(&path);
         Self {
             path,
             base: clock::now(),
@@ -68,6 +100,7 @@ impl Evidence {
                 look,
                 changed_at: None,
                 has_beaten: false,
+                trace,
                 watched: None,
             }),
             blind: AtomicBool::new(false),
@@ -101,17 +134,20 @@ impl Evidence {
         self.blind.swap(false, Ordering::AcqRel)
     }
 
+    pub fn set_trace(&self, trace: Trace) {
+        self.seen().trace = trace;
+    }
+
     pub fn set_watched(&self, look: Option<Look>) {
         self.seen().watched = look;
     }
 
-    /// Whether the file that was seen last is the one that the watch stands on.
+    /// Whether the file that was seen last is the one that the watch stands on; not if it is missing.
     pub fn is_watched_file(&self) -> bool {
         let seen = self.seen();
         match (&seen.look, &seen.watched) {
             (Some(look), Some(watched)) => look.same_file(watched),
-            (None, None) => true,
-            (None, Some(_)) | (Some(_), None) => false,
+            (None, _) | (Some(_), None) => false,
         }
     }
 
@@ -150,29 +186,10 @@ impl Evidence {
         if event.need_rescan() {
             return self.raise_blind();
         }
-        // The file itself, or a directory above it that came or went. The rest are neighbours.
-        if !event.paths.iter().any(|path| self.path.starts_with(path)) {
-            return;
-        }
-        let news = match event.kind {
-            _ if !event.paths.contains(&self.path) => News::Other,
-            EventKind::Modify(ModifyKind::Data(_)) => News::Written,
-            EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)) => News::Touched,
-            EventKind::Create(CreateKind::File)
-            | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => News::Made,
-            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => News::Gone,
-            EventKind::Any
-            | EventKind::Access(_)
-            | EventKind::Create(_)
-            | EventKind::Modify(_)
-            | EventKind::Other => News::Other,
-        };
-        self.compare(news);
-    }
-
-    /// Compares the file with the last look, after an event.
-    fn compare(&self, news: News) {
         let mut seen = self.seen();
+        let Some(news) = seen.trace.news_in(&event) else {
+            return;
+        };
         let found = Look::again(&self.path, seen.look);
         // After the look: a beat may be taken for younger than it is, never for older.
         self.note(&mut seen, found, news, clock::now());

@@ -13,3 +13,4 @@ mod options;
 mod real;
 mod restart;
 mod stop;
+mod watch;
