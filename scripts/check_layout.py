@@ -27,7 +27,7 @@ MAY_USE = {
     "child": DATA | {"sys"},
     "signals": DATA | {"sys"},
     "heartbeat": DATA,
-    "logging": DATA,
+    "logging": DATA | {"sys"},
     "reactor": DATA | {"child", "signals", "heartbeat", "supervisor"},
     "main": {"cli", "config", "error", "exit", "logging", "reactor"},
     "lib": set(),

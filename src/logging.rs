@@ -1,32 +1,28 @@
 //! The supervisor's own log (contract, section 7): one line an event, one `write(2)` a line, and a
 //! log that can't be written never stops supervision.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+mod line;
+mod sink;
+
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::macros::format_description;
 
 use crate::error::Error;
-
-/// What a pipe takes in one piece (`PIPE_BUF`, pipe(7)): longer lines of two writers may mix.
-const LONGEST_LINE: usize = 4096;
-
-/// `2026-11-23T10:00:00.123Z`.
-const STAMP_LENGTH: usize = 24;
+use line::LineWriter;
+use sink::Sink;
 
 /// Sets the log up: to `file` where one is named, else to stderr.
 ///
 /// # Errors
 /// [`Error::LogFile`] where the file can't be opened for appending.
 pub fn init(level: LevelFilter, file: Option<&Path>) -> Result<(), Error> {
-    let (sink, colours): (Box<dyn Write + Send>, bool) = match file {
-        Some(path) => (Box::new(open(path)?), false),
-        None => (Box::new(io::stderr()), wants_colours()),
+    let (sink, colours) = match file {
+        Some(path) => (Sink::file(path)?, false),
+        None => (Sink::stderr(), wants_colours()),
     };
     let config = ConfigBuilder::new()
         .set_time_format_custom(format_description!(
@@ -49,19 +45,6 @@ pub fn init(level: LevelFilter, file: Option<&Path>) -> Result<(), Error> {
     Ok(())
 }
 
-/// `O_NONBLOCK`: the descriptor is ours alone, and a FIFO without a reader must not hold us up.
-fn open(path: &Path) -> Result<File, Error> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .custom_flags(O_NONBLOCK | O_NOCTTY)
-        .open(path)
-        .map_err(|source| Error::LogFile {
-            path: path.to_owned(),
-            source,
-        })
-}
-
 /// Only on a terminal, and not with a `NO_COLOR` that says anything (no-color.org).
 fn wants_colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -70,7 +53,7 @@ fn wants_colours() -> bool {
 /// Puts level and `[SUPERVISOR]` into the text, which simplelog can't format that way, and keeps
 /// the libraries' own lines out.
 struct Logger {
-    inner: Box<WriteLogger<LineWriter<Box<dyn Write + Send>>>>,
+    inner: Box<WriteLogger<LineWriter<Sink>>>,
     colours: bool,
 }
 
@@ -100,123 +83,9 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Collects a line and writes it at once. What can't be written is dropped and counted, and the
-/// count is the first thing written when the log flows again.
-struct LineWriter<W> {
-    sink: W,
-    line: Vec<u8>,
-    dropped: u64,
-    /// The last write ended inside a line (a disk that filled up).
-    torn: bool,
-}
-
-impl<W: Write> LineWriter<W> {
-    fn new(sink: W) -> Self {
-        Self {
-            sink,
-            line: Vec::new(),
-            dropped: 0,
-            torn: false,
-        }
-    }
-
-    fn finish_line(&mut self) {
-        if self.line.len() > LONGEST_LINE {
-            self.line.truncate(LONGEST_LINE - 4);
-            self.line.extend_from_slice(b"...\n");
-        }
-        let line = std::mem::take(&mut self.line);
-        if self.dropped > 0 {
-            let stamp = String::from_utf8_lossy(&line[..line.len().min(STAMP_LENGTH)]);
-            let count = self.dropped;
-            let notice = format!("{stamp} WARN [SUPERVISOR] log lines dropped count={count}\n");
-            if self.write_whole(notice.as_bytes()) {
-                self.dropped = 0;
-            }
-        }
-        if self.dropped > 0 || !self.write_whole(&line) {
-            self.dropped += 1;
-        }
-        self.line = line;
-        self.line.clear();
-    }
-
-    /// One `write(2)`; whether all of it went through.
-    fn write_whole(&mut self, line: &[u8]) -> bool {
-        let whole = if self.torn {
-            [b"\n", line].concat()
-        } else {
-            line.to_vec()
-        };
-        let written = loop {
-            match self.sink.write(&whole) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
-                Ok(written) => break written,
-            }
-        };
-        if written > 0 {
-            self.torn = written < whole.len();
-        }
-        written == whole.len()
-    }
-}
-
-impl<W: Write> Write for LineWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.line.extend_from_slice(bytes);
-        if bytes.ends_with(b"\n") {
-            self.finish_line();
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A disk with `room` bytes left.
-    struct Disk {
-        writes: Vec<String>,
-        room: usize,
-    }
-
-    impl Write for Disk {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if self.room == 0 {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            let fits = &bytes[..bytes.len().min(self.room)];
-            self.room -= fits.len();
-            self.writes.push(String::from_utf8(fits.to_vec()).unwrap());
-            Ok(fits.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn writer(room: usize) -> LineWriter<Disk> {
-        LineWriter::new(Disk {
-            writes: Vec::new(),
-            room,
-        })
-    }
-
-    const STAMP: &str = "2026-11-23T10:00:00.123Z";
-
-    fn log(writer: &mut LineWriter<Disk>, text: &str) {
-        // In pieces, as simplelog does.
-        for piece in [STAMP, " ", text, "\n"] {
-            writer.write_all(piece.as_bytes()).unwrap();
-        }
-    }
 
     #[test]
     fn the_libraries_own_lines_are_not_ours_to_tell() {
@@ -224,7 +93,7 @@ mod tests {
             inner: WriteLogger::new(
                 LevelFilter::Info,
                 simplelog::Config::default(),
-                LineWriter::new(Box::new(io::sink())),
+                LineWriter::new(Sink::stderr()),
             ),
             colours: false,
         };
@@ -236,52 +105,5 @@ mod tests {
             let metadata = Metadata::builder().target(target).level(level).build();
             assert_eq!(logger.enabled(&metadata), told, "{target} {level}");
         }
-    }
-
-    #[test]
-    fn a_line_is_one_write() {
-        let mut writer = writer(10_000);
-        log(&mut writer, "one");
-        log(&mut writer, "two");
-        let lines = [format!("{STAMP} one\n"), format!("{STAMP} two\n")];
-        assert_eq!(writer.sink.writes, lines);
-    }
-
-    #[test]
-    fn lines_that_find_no_room_are_dropped_and_counted_when_there_is_room_again() {
-        let mut writer = writer(0);
-        for _ in 0..3 {
-            log(&mut writer, "lost");
-        }
-        writer.sink.room = 10_000;
-        log(&mut writer, "found");
-        log(&mut writer, "next");
-        let expected = [
-            format!("{STAMP} WARN [SUPERVISOR] log lines dropped count=3\n"),
-            format!("{STAMP} found\n"),
-            format!("{STAMP} next\n"),
-        ];
-        assert_eq!(writer.sink.writes, expected);
-    }
-
-    #[test]
-    fn a_torn_line_does_not_swallow_the_next() {
-        let mut writer = writer(10);
-        log(&mut writer, "torn");
-        writer.sink.room = 10_000;
-        log(&mut writer, "whole");
-        let all = writer.sink.writes.concat();
-        let lines: Vec<_> = all.lines().collect();
-        assert_eq!(lines[0], &STAMP[..10]);
-        assert!(lines[1].ends_with("log lines dropped count=1"), "{all}");
-        assert!(lines[2].ends_with("whole"), "{all}");
-    }
-
-    #[test]
-    fn a_line_never_exceeds_what_a_pipe_takes_in_one_piece() {
-        let mut writer = writer(10_000);
-        log(&mut writer, &"x".repeat(9000));
-        assert_eq!(writer.sink.writes[0].len(), LONGEST_LINE);
-        assert!(writer.sink.writes[0].ends_with("x...\n"));
     }
 }

@@ -24,6 +24,10 @@ const UNLESS_IGNORED: [i32; 7] = [
     consts::SIGCONT,
 ];
 
+/// What a line of our own log could bring upon us: it is a write that fails (or not), and not our
+/// end. A log that has grown to `ulimit -f`; a terminal whose background may not write (`stty tostop`).
+const TO_OUR_LOG: [Signal; 2] = [Signal::SIGXFSZ, Signal::SIGTTOU];
+
 /// A signal, by what it asks of us (contract, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -69,10 +73,11 @@ impl Signals {
             .copied()
             .collect::<SigSet>()
             .thread_unblock()?;
-        // A log that has grown to `ulimit -f` is a write that fails, and not our end.
-        if !sys::is_ignored(Signal::SIGXFSZ) {
-            sys::ignore(Signal::SIGXFSZ);
-            changed.push(Signal::SIGXFSZ);
+        for harmful in TO_OUR_LOG {
+            if !sys::is_ignored(harmful) {
+                sys::ignore(harmful);
+                changed.push(harmful);
+            }
         }
         Ok(Self {
             pipe,

@@ -13,4 +13,5 @@ mod options;
 mod real;
 mod restart;
 mod stop;
+mod stuck_log;
 mod watch;

@@ -1,0 +1,230 @@
+//! Section 7: a log whose reader is there and does not read, and what is told when it flows again.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::pty::openpty;
+
+use crate::harness::*;
+
+/// A beating puppet that is restarted almost at once.
+const OPTIONS: [&str; 6] = [
+    "--enable-heartbeat",
+    "--heartbeat-file=hb",
+    "--timeout=0.5",
+    "--grace-period=1",
+    "--backoff-factor=0.01",
+    "--max-backoff=0.01",
+];
+
+/// A crash and a hang are handled as ever, and nobody's descriptor was made non-blocking.
+fn supervises(run: &mut Run, log: impl AsFd) {
+    run.ready();
+    run.send("exit 1");
+    run.ready();
+    run.tell("beat");
+    run.ready();
+    let flags = fcntl(&log, FcntlArg::F_GETFL).unwrap();
+    assert!(!OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK));
+}
+
+/// Reads on until the last line.
+fn read_to_finish(mut log: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            // A terminal ends in EIO.
+            let length = log.read(&mut buffer).unwrap_or(0);
+            all.extend_from_slice(&buffer[..length]);
+            let text = String::from_utf8_lossy(&all);
+            if length == 0 || text.contains(" finished ") {
+                return text.into_owned();
+            }
+        }
+    })
+}
+
+/// The log says how many lines it lost: two starts, a crash and a hang at least.
+fn is_counted(log: &str) {
+    let mut lines = log.lines().filter(|line| line.contains("[SUPERVISOR]"));
+    let first = lines
+        .find(|line| line.contains("log lines dropped"))
+        .unwrap();
+    let count: u32 = field(first.trim_end(), "count").parse().unwrap();
+    assert!(count >= 9, "{log}");
+    assert!(
+        log.contains("exited") && log.contains("finished code=0"),
+        "{log}"
+    );
+}
+
+/// A pipe that is full: one page.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let size = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    writer
+        .write_all(&vec![b'.'; usize::try_from(size).unwrap()])
+        .unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_full_pipe_stops_nothing() {
+    let (reader, writer) = full_pipe();
+    let log = writer.try_clone().unwrap();
+    let mut run = Setup::puppet(&OPTIONS).stderr(writer).start();
+    supervises(&mut run, log);
+    let reading = read_to_finish(reader);
+    run.ready();
+    run.send("exit 0");
+    assert_eq!(run.code(), 0);
+    is_counted(&reading.join().unwrap());
+}
+
+#[test]
+fn a_full_socket_stops_nothing() {
+    let (reader, mut writer) = UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    while writer.write(b".").is_ok() {}
+    writer.set_nonblocking(false).unwrap();
+    let log = writer.try_clone().unwrap();
+    let setup = Setup::puppet(&OPTIONS).stderr(OwnedFd::from(writer));
+    let mut run = setup.start();
+    supervises(&mut run, log);
+    let reading = read_to_finish(reader);
+    run.ready();
+    run.send("exit 0");
+    assert_eq!(run.code(), 0);
+    is_counted(&reading.join().unwrap());
+}
+
+#[test]
+fn a_terminal_that_is_held_by_ctrl_s_stops_nothing() {
+    let terminal = openpty(None, None).unwrap();
+    let mut master = File::from(terminal.master);
+    master.write_all(b"\x13").unwrap();
+    let log = terminal.slave.try_clone().unwrap();
+    let mut run = Setup::puppet(&OPTIONS).stderr(terminal.slave).start();
+    supervises(&mut run, &log);
+    // Ctrl-Q
+    master.write_all(b"\x11").unwrap();
+    let reading = read_to_finish(master);
+    run.ready();
+    run.send("exit 0");
+    assert_eq!(run.code(), 0);
+    is_counted(&reading.join().unwrap());
+}
+
+/// What belongs to another user can't be opened again: that takes asking before each write.
+#[test]
+fn a_stuck_log_of_another_user_stops_nothing() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: it takes root to become somebody else");
+        assert!(std::env::var_os("CI").is_none(), "CI is to run it as root");
+        return;
+    }
+    let as_nobody = || {
+        let directory = Directory::new();
+        let program = directory.join("supervisor");
+        fs::copy(supervisor(), &program).unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let python = "import os, sys; os.setuid(65534); os.execv(sys.argv[1], sys.argv[1:])";
+        let program = program.to_str().unwrap();
+        let options = [
+            "--max-restarts=2",
+            "--backoff-factor=0",
+            "sh",
+            "-c",
+            "echo run; exit 7",
+        ];
+        let words = ["-c", python, program].into_iter().chain(options);
+        (Setup::of("python3".as_ref(), words), directory)
+    };
+    let finishes = |setup: Setup| {
+        let mut run = setup.start();
+        assert_eq!(run.code(), 7);
+        assert_eq!(run.output(), "run\n".repeat(3));
+    };
+    let (setup, _directory) = as_nobody();
+    let (reader, writer) = full_pipe();
+    finishes(setup.stderr(writer));
+    drop(reader);
+    let (setup, _directory) = as_nobody();
+    let terminal = openpty(None, None).unwrap();
+    let mut master = File::from(terminal.master);
+    master.write_all(b"\x13").unwrap();
+    finishes(setup.stderr(terminal.slave));
+}
+
+#[test]
+fn a_terminal_that_stops_writers_in_the_background_stops_nothing() {
+    let python = "import os, pty, subprocess, sys, termios
+pid, master = pty.fork()
+if pid == 0:
+    modes = termios.tcgetattr(0)
+    modes[3] |= termios.TOSTOP
+    termios.tcsetattr(0, termios.TCSANOW, modes)
+    # In a group of its own, which is not the terminal's.
+    sys.exit(subprocess.call(sys.argv[1:], preexec_fn=os.setpgrp))
+seen = b''
+try:
+    while data := os.read(master, 4096):
+        seen += data
+except OSError:
+    pass
+print(seen.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
+    let program = supervisor().to_str().unwrap();
+    // The command itself has the usual disposition: default.
+    let command = [
+        "sh",
+        "-c",
+        "grep -q 'SigIgn.*[2367abef].....$' /proc/self/status && exit 1; exit 3",
+    ];
+    let words = ["-c", python, program, "--max-restarts=0"]
+        .into_iter()
+        .chain(command);
+    let mut run = Setup::of("python3".as_ref(), words).start();
+    assert_eq!(run.code(), 3);
+    assert!(run.output().contains("finished code=3"), "{}", run.output());
+}
+
+#[test]
+fn a_full_disk_that_has_room_again_is_written_to_again() {
+    let script =
+        "mkdir d; mount -t tmpfs -o size=64k d d; : > d/log; cat /dev/zero > d/filler 2>/dev/null
+        exec \"$@\"";
+    let (program, puppet) = (supervisor().to_str().unwrap(), puppet());
+    let words = [
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        program,
+    ];
+    let command = ["--log-file=d/log", puppet.to_str().unwrap()];
+    let words = words.into_iter().chain(OPTIONS).chain(command);
+    let mut run = Setup::of("unshare".as_ref(), words).start();
+    let stdout = File::open("/dev/null").unwrap();
+    supervises(&mut run, stdout);
+    let inside = format!(
+        "/proc/{}/root{}/d",
+        run.pid(),
+        run.directory.path().display()
+    );
+    assert_eq!(fs::read_to_string(format!("{inside}/log")).unwrap(), "");
+    let log = File::open(format!("{inside}/log")).unwrap();
+    fs::remove_file(format!("{inside}/filler")).unwrap();
+    run.ready();
+    run.send("exit 0");
+    assert_eq!(run.code(), 0);
+    is_counted(&std::io::read_to_string(log).unwrap());
+}
