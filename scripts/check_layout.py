@@ -19,6 +19,7 @@ MAY_USE = {
     "exit": set(),
     "error": {"text"},
     "report": {"exit", "text"},
+    "flood": {"report"},
     "config": set(),
     "cli": {"config", "exit", "text"},
     "sys": set(),
@@ -28,7 +29,7 @@ MAY_USE = {
     "signals": DATA | {"sys"},
     "heartbeat": DATA,
     "logging": DATA | {"sys"},
-    "reactor": DATA | {"child", "signals", "heartbeat", "supervisor"},
+    "reactor": DATA | {"child", "signals", "heartbeat", "supervisor", "flood"},
     "main": {"cli", "config", "error", "exit", "logging", "reactor"},
     "lib": set(),
 }

@@ -30,6 +30,9 @@
 //! **A beat does not wake the loop.** [`heartbeat`] notes its time in an atomic, in notify's thread.
 //! The loop sleeps to the deadline that it knew, reads the atomic, and sleeps on to the next one.
 //!
+//! **The log stays readable.** [`flood`], pure too, decides which lines are left out where the same
+//! failure repeats many times a second; [`logging`] writes the rest and never waits for a reader.
+//!
 //! **The rooms**: plain data in [`config`], [`report`], [`exit`], [`error`], [`text`]; adapters that
 //! do not know each other nor any policy in [`child`], [`signals`], [`heartbeat`], [`logging`]; all
 //! `unsafe` in `sys`. `scripts/check_layout.py` holds the code against that.
@@ -40,6 +43,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod exit;
+pub mod flood;
 pub mod heartbeat;
 pub mod logging;
 pub mod reactor;

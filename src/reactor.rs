@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::flood::Flood;
 use crate::heartbeat::Heartbeat;
 use crate::report::Report;
 use crate::signals::{Heard, Signals};
@@ -57,6 +58,7 @@ struct Reactor {
     heartbeat: Option<Heartbeat>,
     /// The last beat that the machine was told of.
     told: Option<Instant>,
+    flood: Flood,
     /// The command as the log shows it.
     shown: Vec<OsString>,
 }
@@ -94,6 +96,7 @@ impl Reactor {
             command,
             heartbeat,
             told: None,
+            flood: Flood::new(log::max_level(), clock::now()),
             shown: argv,
         })
     }
@@ -104,8 +107,9 @@ impl Reactor {
             return Ok(exit);
         }
         loop {
-            let timeout = machine
-                .deadline()
+            let deadlines = machine.deadline().into_iter().chain(self.flood.deadline());
+            let timeout = deadlines
+                .min()
                 .map(|due| due.saturating_duration_since(clock::now()));
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -115,6 +119,9 @@ impl Reactor {
                 if let Some(exit) = self.deliver(machine, event) {
                     return Ok(exit);
                 }
+            }
+            for report in self.flood.due(clock::now()) {
+                self.write(&report);
             }
         }
     }
@@ -171,7 +178,7 @@ impl Reactor {
                 Action::Terminate => self.command.terminate(),
                 Action::Kill => match self.command.members() {
                     Some((pid, processes)) => {
-                        self.report(&Report::Killing { pid, processes });
+                        self.report(Report::Killing { pid, processes });
                         self.command.kill();
                     }
                     None => answers.push(Event::Cleared),
@@ -184,13 +191,13 @@ impl Reactor {
                     answers.extend(self.news_of_beats());
                     answers.push(Event::Looked);
                 }
-                Action::Report(report) => self.report(&report),
+                Action::Report(report) => self.report(report),
                 Action::Finish { exit, runs, uptime } => {
                     // What it has to say comes before the last line.
                     if let Some(heartbeat) = self.heartbeat.take() {
                         heartbeat.close();
                     }
-                    self.report(&Report::Finished {
+                    self.report(Report::Finished {
                         code: exit,
                         runs,
                         uptime,
@@ -219,7 +226,13 @@ impl Reactor {
         }
     }
 
-    fn report(&self, report: &Report) {
+    fn report(&mut self, report: Report) {
+        for report in self.flood.take(clock::now(), report) {
+            self.write(&report);
+        }
+    }
+
+    fn write(&self, report: &Report) {
         log::log!(report.level(), "{}", report.line(&self.shown));
     }
 }

@@ -127,6 +127,7 @@ impl Sim {
             | Report::LeftBehind { .. }
             | Report::StartFailed { .. }
             | Report::Signal { .. }
+            | Report::LinesLeftOut { .. }
             | Report::Finished { .. } => {}
         }
     }

@@ -299,3 +299,34 @@ fn lines_that_were_lost_are_counted_when_the_log_flows_again() {
     assert!(count >= 3, "{log}");
     assert_eq!(events(&log).last().unwrap(), "finished");
 }
+
+#[test]
+fn a_thousand_failures_stay_readable_and_each_line_is_counted() {
+    let options = ["--max-restarts", "1000", "--backoff-factor", "0"];
+    let (code, log) = Setup::new(options.iter().chain(&["false"])).finish();
+    assert_eq!(code, 1);
+    let (counts, lines): (Vec<_>, Vec<_>) = log
+        .lines()
+        .partition(|line| line.contains("WARN [SUPERVISOR] log lines dropped"));
+    assert!((300..600).contains(&lines.len()), "{}", lines.len());
+    let left_out: usize = counts
+        .iter()
+        .map(|line| {
+            assert!(line.ends_with("reason=\"rate limit\""), "{line}");
+            field(line, "count").parse::<usize>().unwrap()
+        })
+        .sum();
+    // 1001 starts and exits, 1000 restarts, giving up, the last line.
+    assert_eq!(lines.len() + left_out, 3004);
+    assert!(lines[lines.len() - 2].contains("giving up restarts=1000 code=1"));
+}
+
+#[test]
+fn a_run_that_lasts_is_told_after_a_flood_too() {
+    let script = "echo >> runs; [ $(wc -l < runs) -le 150 ] && exit 1; echo up; exec sleep 1000";
+    let words = ["--backoff-factor", "0", "sh", "-c", script];
+    let mut run = Setup::new(words).start();
+    run.said("up");
+    run.logged(&["log lines dropped"]);
+    run.logged(&["started", "run=151"]);
+}
