@@ -16,6 +16,13 @@ pub enum Error {
         /// What stands there: `a directory`, `a socket` ...
         found: &'static str,
     },
+    /// `--heartbeat-file` is relative, and the working directory was removed.
+    HeartbeatUnplaced {
+        /// The path as given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Another supervisor watches the same heartbeat file.
     HeartbeatTaken {
         /// The heartbeat file.
@@ -54,6 +61,12 @@ impl fmt::Display for Error {
                 "--heartbeat-file {} is {found}; name a regular file, or one that does not exist yet",
                 Quoted::path(path)
             ),
+            Self::HeartbeatUnplaced { path, source } => write!(
+                f,
+                "--heartbeat-file {} in a working directory that can't be found: {source}; \
+                 name an absolute path",
+                Quoted::path(path)
+            ),
             Self::HeartbeatTaken { path, holder } => {
                 write!(
                     f,
@@ -81,7 +94,9 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::LogFile { source, .. } | Self::System { source, .. } => Some(source),
+            Self::HeartbeatUnplaced { source, .. }
+            | Self::LogFile { source, .. }
+            | Self::System { source, .. } => Some(source),
             Self::HeartbeatRefused { .. } | Self::HeartbeatTaken { .. } => None,
         }
     }

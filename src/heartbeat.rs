@@ -91,10 +91,14 @@ impl Heartbeat {
     /// Claims `path` and begins to watch it. `waker` is called when [`Heartbeat::rewatch_if_blind`] is due.
     ///
     /// # Errors
-    /// [`Error::HeartbeatRefused`] where the path names something that is no regular file, and
-    /// [`Error::HeartbeatTaken`] where another supervisor watches it.
+    /// [`Error::HeartbeatRefused`] where the path names something that is no regular file,
+    /// [`Error::HeartbeatTaken`] where another supervisor watches it, and
+    /// [`Error::HeartbeatUnplaced`] where it is relative to a directory that is gone.
     pub fn open(path: &Path, waker: Arc<mio::Waker>) -> Result<Self, Error> {
-        let path = std::path::absolute(path).map_err(Error::system("heartbeat file"))?;
+        let path = std::path::absolute(path).map_err(|source| Error::HeartbeatUnplaced {
+            path: path.to_owned(),
+            source,
+        })?;
         if let Some(found) = what_is_wrong_with(&path) {
             return Err(Error::HeartbeatRefused { path, found });
         }

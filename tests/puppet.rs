@@ -6,7 +6,7 @@
 //! beat | append | touch | touch-at SECONDS | truncate | rename | poke  (beats)
 //! read | chmod | delete | neighbour                                    (none)
 //! exit N | stop | trap SIGNAL.. | child | stubborn-child
-//! env NAME | environ | group | fds
+//! env NAME | environ | group | fds | write FILE TEXT
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -97,6 +97,10 @@ impl Puppet {
                 other.push(".neighbour");
                 fs::write(other, b"alive").unwrap();
             }
+            "write" => {
+                let (path, text) = rest.split_once(' ').unwrap();
+                fs::write(path, text).unwrap();
+            }
             "exit" => std::process::exit(rest.parse().unwrap()),
             "stop" => raise(Signal::SIGSTOP).unwrap(),
             "trap" => {
@@ -139,9 +143,9 @@ fn touch(file: &std::ffi::OsStr, time: SystemTime) {
 }
 
 fn grandchild(role: &str) {
-    let child = Command::new(std::env::current_exe().unwrap())
+    // Not by /proc/self/exe, nor with /dev/null: there are places without them.
+    let child = Command::new(std::env::args_os().next().unwrap())
         .arg(role)
-        .stdin(Stdio::null())
         .spawn()
         .unwrap();
     say(&format!("child {}", child.id()));

@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Far beyond anything that a healthy run needs, also with both cores busy.
-pub const CEILING: Duration = Duration::from_secs(30);
+pub use crate::facts::*;
 
 /// The binary under test.
 pub fn supervisor() -> &'static Path {
@@ -88,6 +87,7 @@ impl Setup {
             .args(words)
             .current_dir(directory.path())
             .env_remove("NO_COLOR")
+            .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -111,6 +111,25 @@ impl Setup {
         let words = options.iter().map(OsString::from);
         let commands = commands.iter().map(OsString::from);
         Self::new(words.chain([program.into_os_string()]).chain(commands))
+    }
+
+    /// `supervisor` with these words, in a user and mount namespace of its own that the shell
+    /// commands `prepare` set up: what takes root elsewhere is allowed there.
+    pub fn inside<S: AsRef<OsStr>>(prepare: &str, words: impl IntoIterator<Item = S>) -> Self {
+        let script = format!("set -e; {prepare}; exec \"$@\"");
+        let unshare = [
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+        ];
+        let unshare = unshare.iter().map(OsString::from);
+        let words = words.into_iter().map(|word| word.as_ref().to_owned());
+        let words = unshare.chain([supervisor().into()]).chain(words);
+        Self::of("unshare".as_ref(), words)
     }
 
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
@@ -346,72 +365,18 @@ impl Lines {
 }
 
 impl Drop for Run {
-    /// Nothing of a failed test stays behind. (SIGKILL: the kernel tells the command.)
+    /// Nothing of a failed test stays behind. (SIGKILL: the kernel tells the command.) And whatever
+    /// the test was about: nobody has panicked.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Asks again and again until it is so, or the ceiling is reached; whether it is so.
-pub fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
-    let ceiling = Instant::now() + CEILING;
-    while !is_so() {
-        if Instant::now() > ceiling {
-            return false;
+        if !std::thread::panicking() {
+            let lines = self.transcript.lines.lock().unwrap();
+            let panicked = lines
+                .lines
+                .iter()
+                .any(|(.., line)| line.contains("panicked"));
+            assert!(!panicked, "{}", lines.show());
         }
-        std::thread::park_timeout(Duration::from_millis(2));
     }
-    true
-}
-
-/// Not a wait for something: time that has to pass.
-pub fn let_pass(time: Duration) {
-    let end = Instant::now() + time;
-    while let Some(left) = end
-        .checked_duration_since(Instant::now())
-        .filter(|left| !left.is_zero())
-    {
-        std::thread::park_timeout(left);
-    }
-}
-
-/// Whether the process exists and is no zombie.
-pub fn alive(pid: i32) -> bool {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        // The state follows the name, which is in parentheses: proc_pid_stat(5).
-        Ok(stat) => !stat.rsplit(") ").next().unwrap().starts_with(['Z', 'X']),
-        Err(_) => false,
-    }
-}
-
-/// Waits until the process is gone.
-pub fn gone(pid: i32) {
-    assert!(eventually(|| !alive(pid)), "process {pid} is still there");
-}
-
-/// The last number in a line.
-pub fn number_in(line: &str) -> i32 {
-    line.rsplit(|c: char| !c.is_ascii_digit())
-        .find(|word| !word.is_empty())
-        .and_then(|word| word.parse().ok())
-        .unwrap_or_else(|| panic!("no number in {line:?}"))
-}
-
-/// The value of a field of a line of the log.
-pub fn field<'a>(line: &'a str, key: &str) -> &'a str {
-    line.split(' ')
-        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-        .unwrap_or_else(|| panic!("no {key}= in {line:?}"))
-}
-
-/// The events of a log, without their stamps and levels, fields cut off.
-pub fn events(log: &str) -> Vec<String> {
-    log.lines()
-        .filter_map(|line| line.split_once("[SUPERVISOR] "))
-        .map(|(_, event)| {
-            let words = event.split(' ').take_while(|word| !word.contains('='));
-            words.collect::<Vec<_>>().join(" ")
-        })
-        .collect()
 }

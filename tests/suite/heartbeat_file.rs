@@ -280,23 +280,14 @@ fn a_missing_directory_is_waited_for() {
 /// A puppet whose supervisor is refused an inotify instance: none is allowed in a user namespace
 /// of its own (namespaces(7), /proc/sys/user).
 fn without_events(timeout: &str) -> Run {
-    let limit = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
-    let (program, command) = (supervisor().to_str().unwrap().to_owned(), puppet());
-    let words = [
-        "--user",
-        "--map-root-user",
-        "sh",
-        "-c",
-        limit,
-        "sh",
-        &program,
+    let options = [
         "--enable-heartbeat",
         "--heartbeat-file=hb",
         "--timeout",
         timeout,
-        command.to_str().unwrap(),
     ];
-    Setup::of("unshare".as_ref(), words).start()
+    let limit = "echo 0 > /proc/sys/user/max_inotify_instances";
+    Setup::inside(limit, options.iter().chain(&[puppet().to_str().unwrap()])).start()
 }
 
 #[test]

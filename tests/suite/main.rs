@@ -4,10 +4,12 @@
 
 mod clients;
 mod cost;
+mod facts;
 mod harness;
 mod heartbeat;
 mod heartbeat_file;
 mod launch;
+mod limits;
 mod log;
 mod options;
 mod real;

@@ -196,23 +196,11 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
 
 #[test]
 fn a_full_disk_that_has_room_again_is_written_to_again() {
-    let script =
-        "mkdir d; mount -t tmpfs -o size=64k d d; : > d/log; cat /dev/zero > d/filler 2>/dev/null
-        exec \"$@\"";
-    let (program, puppet) = (supervisor().to_str().unwrap(), puppet());
-    let words = [
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        script,
-        "sh",
-        program,
-    ];
+    let disk = "mkdir d; mount -t tmpfs -o size=64k d d; : > d/log
+        cat /dev/zero > d/filler 2>/dev/null || true";
+    let puppet = puppet();
     let command = ["--log-file=d/log", puppet.to_str().unwrap()];
-    let words = words.into_iter().chain(OPTIONS).chain(command);
-    let mut run = Setup::of("unshare".as_ref(), words).start();
+    let mut run = Setup::inside(disk, OPTIONS.iter().chain(&command)).start();
     let stdout = File::open("/dev/null").unwrap();
     supervises(&mut run, stdout);
     let inside = format!(

@@ -136,26 +136,15 @@ fn a_link_to_nothing_whose_target_is_made_in_another_directory() {
     );
 }
 
-/// A puppet with its heartbeat file at `file`, in a mount namespace of its own that `mounts` sets up.
+/// A puppet with its heartbeat file at `file`, where `mounts` were made.
 fn under(mounts: &str, file: &str) -> Setup {
-    let script = format!("set -e; {mounts}; exec \"$@\"");
-    let (program, puppet) = (supervisor().to_str().unwrap(), puppet());
-    let words = [
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        &script,
-        "sh",
-        program,
+    let options = [
         "--enable-heartbeat",
         "--timeout=4",
         "--heartbeat-file",
         file,
-        puppet.to_str().unwrap(),
     ];
-    Setup::of("unshare".as_ref(), words)
+    Setup::inside(mounts, options.iter().chain(&[puppet().to_str().unwrap()]))
 }
 
 /// A directory on the way to the file.

@@ -1,0 +1,44 @@
+/* Preloaded into the supervisor: while $FAULTS/<call> exists, the call fails with the errno in it. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int fault(const char *call)
+{
+    char path[4096], text[16] = "";
+    const char *directory = getenv("FAULTS");
+    if (!directory)
+        return 0;
+    snprintf(path, sizeof path, "%s/%s", directory, call);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t length = read(fd, text, sizeof text - 1);
+    close(fd);
+    return length > 0 ? atoi(text) : 0;
+}
+
+pid_t fork(void)
+{
+    pid_t (*real)(void) = (pid_t (*)(void))dlsym(RTLD_NEXT, "fork");
+    int failure = fault("fork");
+    if (!failure)
+        return real();
+    errno = failure;
+    return -1;
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                   void *(*start)(void *), void *argument)
+{
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
+        (int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))
+            dlsym(RTLD_NEXT, "pthread_create");
+    int failure = fault("pthread_create");
+    return failure ? failure : real(thread, attributes, start, argument);
+}

@@ -1,0 +1,70 @@
+//! What tests wait for, and what they read out of a line.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Far beyond anything that a healthy run needs, also with both cores busy.
+pub const CEILING: Duration = Duration::from_secs(30);
+
+/// Asks again and again until it is so, or the ceiling is reached; whether it is so.
+pub fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
+    let ceiling = Instant::now() + CEILING;
+    while !is_so() {
+        if Instant::now() > ceiling {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    true
+}
+
+/// Not a wait for something: time that has to pass.
+pub fn let_pass(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
+        std::thread::park_timeout(left);
+    }
+}
+
+/// Whether the process exists and is no zombie.
+pub fn alive(pid: i32) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The state follows the name, which is in parentheses: proc_pid_stat(5).
+        Ok(stat) => !stat.rsplit(") ").next().unwrap().starts_with(['Z', 'X']),
+        Err(_) => false,
+    }
+}
+
+/// Waits until the process is gone.
+pub fn gone(pid: i32) {
+    assert!(eventually(|| !alive(pid)), "process {pid} is still there");
+}
+
+/// The last number in a line.
+pub fn number_in(line: &str) -> i32 {
+    line.rsplit(|c: char| !c.is_ascii_digit())
+        .find(|word| !word.is_empty())
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("no number in {line:?}"))
+}
+
+/// The value of a field of a line of the log.
+pub fn field<'a>(line: &'a str, key: &str) -> &'a str {
+    line.split(' ')
+        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        .unwrap_or_else(|| panic!("no {key}= in {line:?}"))
+}
+
+/// The events of a log, without their stamps and levels, fields cut off.
+pub fn events(log: &str) -> Vec<String> {
+    log.lines()
+        .filter_map(|line| line.split_once("[SUPERVISOR] "))
+        .map(|(_, event)| {
+            let words = event.split(' ').take_while(|word| !word.contains('='));
+            words.collect::<Vec<_>>().join(" ")
+        })
+        .collect()
+}

@@ -1,0 +1,260 @@
+//! The limits of the machine: whatever it refuses, supervision goes on, or does not begin and says why.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use crate::harness::*;
+use crate::heartbeat::beating;
+
+/// `tests/faults.c`, built once.
+fn faults() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]);
+        let built = cc.arg(&library).arg(project("tests/faults.c")).status();
+        assert!(built.unwrap().success());
+        library
+    })
+}
+
+/// Calls fail while a file with their name is in the test's directory.
+fn with_faults(setup: Setup) -> Setup {
+    let directory = setup.directory().path().to_owned();
+    setup.env("FAULTS", directory).env("LD_PRELOAD", faults())
+}
+
+fn refuse(directory: &Directory, call: &str, errno: Errno) {
+    fs::write(directory.join(call), (errno as i32).to_string()).unwrap();
+}
+
+#[test]
+fn a_fork_that_is_refused_is_a_failed_run_and_not_the_end() {
+    for (errno, text) in [
+        (Errno::EAGAIN, "Resource temporarily unavailable"),
+        (Errno::ENOMEM, "Cannot allocate memory"),
+    ] {
+        let options = ["--backoff-factor", "0.01", "--max-backoff", "0.02"];
+        let setup = with_faults(Setup::puppet(&options));
+        refuse(setup.directory(), "fork", errno);
+        let mut run = setup.start();
+        // The first launch, and one in the middle.
+        for _ in 0..2 {
+            run.logged(&["ERROR", "start failed", text]);
+            run.logged(&["start failed", text]);
+            fs::remove_file(run.directory.join("fork")).unwrap();
+            run.ready();
+            refuse(&run.directory, "fork", errno);
+            run.send("exit 1");
+        }
+        run.logged(&["start failed", text]);
+        run.signal(Signal::SIGTERM);
+        assert_eq!(run.code(), 0);
+    }
+}
+
+/// Beats are looked for once per deadline: none is missed, and a hang is found a timeout later.
+fn is_watched_by_looks(run: &mut Run) {
+    let timeout = Duration::from_secs(2);
+    run.logged(&[
+        "WARN",
+        "heartbeat events can't be had",
+        "one look at the file per deadline",
+    ]);
+    run.ready();
+    for _ in 0..5 {
+        run.tell("beat");
+        let_pass(timeout.mul_f64(0.4));
+    }
+    let before = Instant::now();
+    run.tell("beat");
+    let (at, _) = run.logged_at(&["heartbeat timeout"]);
+    assert!(at - before >= timeout, "early");
+    assert!(at - before < timeout * 2 + timeout / 2, "{:?}", at - before);
+    let log = run.log_so_far();
+    assert_eq!(log.matches("events can't be had").count(), 1, "{log}");
+    assert_eq!(log.matches("heartbeat timeout pid").count(), 1, "{log}");
+}
+
+#[test]
+fn a_watcher_without_a_thread_looks_once_per_deadline() {
+    let setup = with_faults(beating("2", &[]));
+    refuse(setup.directory(), "pthread_create", Errno::EAGAIN);
+    let mut run = setup.start();
+    is_watched_by_looks(&mut run);
+    run.signal(Signal::SIGTERM);
+    run.code();
+}
+
+#[test]
+fn a_watch_that_is_refused_is_had_when_there_is_one_again() {
+    let none = "echo 0 > /proc/sys/user/max_inotify_watches";
+    let puppet = puppet();
+    let words = [
+        "--enable-heartbeat",
+        "--heartbeat-file=hb",
+        "--timeout=2",
+        "--backoff-factor=0.01",
+        puppet.to_str().unwrap(),
+    ];
+    let mut run = Setup::inside(none, words).start();
+    is_watched_by_looks(&mut run);
+    run.ready();
+    run.tell("write /proc/sys/user/max_inotify_watches 100");
+    // The first look that finds the file watches it, too.
+    for _ in 0..4 {
+        run.tell("beat");
+        let_pass(Duration::from_millis(800));
+    }
+    let before = Instant::now();
+    run.tell("beat");
+    let (at, _) = run.logged_at(&["heartbeat timeout pid"]);
+    let after = at - before;
+    assert!(after >= Duration::from_secs(2), "early: {after:?}");
+    assert!(after < Duration::from_millis(2750), "no watch: {after:?}");
+}
+
+/// The real limit, which does not bind root: no process and no thread beside the supervisor itself.
+#[test]
+fn a_user_without_processes_left_is_waited_for() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: it takes root to become somebody else");
+        assert!(std::env::var_os("CI").is_none(), "CI is to run it as root");
+        return;
+    }
+    let directory = Directory::new();
+    let program = directory.join("supervisor");
+    fs::copy(supervisor(), &program).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let python = "import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 100))
+os.setuid(54321)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let file = directory.join("hb");
+    let options = ["--enable-heartbeat", "--timeout=1", "--backoff-factor=0.05"];
+    let command = [
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5 6; do : > $0; sleep 0.5; done; exit 9",
+    ];
+    let words = ["-c", python, program.to_str().unwrap()].into_iter();
+    let words = words
+        .chain(options)
+        .chain(["--heartbeat-file", file.to_str().unwrap()]);
+    let words = words.chain(["--max-restarts=1000", "--max-backoff=0.1"]);
+    let words = words.chain(command).chain(["{heartbeat-file}"]);
+    let mut run = Setup::of("python3".as_ref(), words).start();
+    run.logged(&["heartbeat events can't be had"]);
+    run.logged(&["start failed", "Resource temporarily unavailable"]);
+    let pid = run.pid().to_string();
+    let raised = Command::new("setpriv")
+        .args(["--reuid=54321", "prlimit", "--nproc=100:100", "--pid", &pid])
+        .status();
+    assert!(raised.unwrap().success());
+    run.logged(&["started"]);
+    run.logged(&["exited", "code=9"]);
+    assert!(!run.log_so_far().contains("heartbeat timeout"));
+}
+
+#[test]
+fn a_working_directory_that_was_removed_stops_nothing() {
+    let script = "mkdir gone; cd gone; rmdir ../gone; exec \"$@\"";
+    let words = ["-c", script, "sh", supervisor().to_str().unwrap()];
+    let options = ["--backoff-factor=0.01", "--max-restarts=1"];
+    let command = ["sh", "-c", "echo run; exit 6"];
+    let all = words.iter().chain(&options).chain(&command);
+    let mut run = Setup::of("sh".as_ref(), all).start();
+    assert_eq!(run.code(), 6);
+    assert_eq!(run.output(), "run\nrun\n");
+    // A relative path has no meaning there, an absolute one has.
+    for (file, code) in [("hb", 125), ("/dev/shm/supervisor-test-gone", 6)] {
+        let heartbeat = ["--enable-heartbeat", "--heartbeat-file", file];
+        let all = words
+            .iter()
+            .chain(&heartbeat)
+            .chain(&options)
+            .chain(&command);
+        let (found, log) = Setup::of("sh".as_ref(), all).finish();
+        assert_eq!(found, code, "{log}");
+        if code == 125 {
+            assert_eq!(log.lines().count(), 1, "{log}");
+            assert!(
+                log.contains("--heartbeat-file") && log.contains("absolute"),
+                "{log}"
+            );
+        }
+    }
+}
+
+#[test]
+fn streams_that_are_closed_at_the_start_stop_nothing() {
+    for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+        let script = format!("exec \"$@\" {closed}");
+        let words = ["-c", &script, "sh", supervisor().to_str().unwrap()];
+        let options = [
+            "--enable-heartbeat",
+            "--heartbeat-file=hb",
+            "--backoff-factor=0.01",
+        ];
+        let command = ["sh", "-c", "echo >> runs; [ $(wc -l < runs) -gt 2 ]"];
+        let mut run =
+            Setup::of("sh".as_ref(), words.iter().chain(&options).chain(&command)).start();
+        assert_eq!(run.code(), 0, "{closed}");
+        let runs = fs::read_to_string(run.directory.join("runs")).unwrap();
+        assert_eq!(runs.lines().count(), 3, "{closed}");
+    }
+}
+
+/// The libraries that a program is linked to, and itself, put where they are into `root`.
+fn install(program: &Path, root: &Directory) {
+    let listed = Command::new("ldd").arg(program).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let libraries = listed
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    for file in libraries.map(Path::new).chain([program]) {
+        let there = root.join(file.strip_prefix("/").unwrap());
+        fs::create_dir_all(there.parent().unwrap()).unwrap();
+        fs::copy(file, there).unwrap();
+    }
+}
+
+/// No `/proc`, no `/tmp`, no `/dev`, no `/etc`: a crash, what it leaves behind, a hang and a stop.
+#[test]
+fn a_bare_root_is_enough() {
+    let root = Directory::new();
+    install(supervisor(), &root);
+    install(&puppet(), &root);
+    let words = [
+        "--user",
+        "--map-root-user",
+        "--root",
+        root.path().to_str().unwrap(),
+    ];
+    let options = ["--enable-heartbeat", "--timeout=1", "--backoff-factor=0.01"];
+    let names = [supervisor(), &puppet()].map(|path| path.to_str().unwrap().to_owned());
+    let words = words.into_iter().chain([&*names[0]]).chain(options);
+    let words = words.chain(["--heartbeat-file=/hb", "--grace-period=0.5", &names[1]]);
+    let mut run = Setup::of("unshare".as_ref(), words).start();
+    run.ready();
+    run.tell("beat");
+    run.logged(&["heartbeat timeout"]);
+    run.ready();
+    run.tell("child");
+    run.send("exit 1");
+    run.logged(&["stopping", "reason=leftovers"]);
+    run.ready();
+    run.tell("trap TERM");
+    run.signal(Signal::SIGTERM);
+    run.logged(&["killing"]);
+    assert_eq!(run.code(), 137);
+    assert!(!root.join("hb").exists(), "removed at the end");
+}
