@@ -1,6 +1,7 @@
 # make          builds ./supervisor
 # make demo     builds it and shows what it does, in half a minute
 # make test     the tests
+# make soak     long runs under faults and load, about 20 minutes
 # make fuzz     random histories against the policy, CASES=10000000 of each property
 # make ci       formatting, lints, import directions, tests, documents
 # make install  PREFIX=/usr/local DESTDIR=
@@ -11,7 +12,7 @@ CARGO ?= cargo
 CASES ?= 10000000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test fuzz ci format lint imports docs install uninstall clean
+.PHONY: build demo test soak fuzz ci format lint imports docs install uninstall clean
 
 build:
 	$(CARGO) build --locked --release
@@ -22,6 +23,9 @@ demo: build
 
 test:
 	$(CARGO) test --locked
+
+soak: build
+	python3 scripts/soak.py
 
 fuzz:
 	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release --lib supervisor::tests

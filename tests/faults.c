@@ -1,4 +1,5 @@
-/* Preloaded into the supervisor: while $FAULTS/<call> exists, the call fails with the errno in it. */
+/* Preloaded into the supervisor: while $FAULTS/<call> exists, the call fails with the errno in it.
+ * While $FAULTS/slept exists, the device has slept so many seconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -6,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 static int fault(const char *call)
@@ -41,4 +43,14 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
             dlsym(RTLD_NEXT, "pthread_create");
     int failure = fault("pthread_create");
     return failure ? failure : real(thread, attributes, start, argument);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    int (*real)(clockid_t, struct timespec *) =
+        (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int outcome = real(clock, now);
+    if (clock == CLOCK_REALTIME || clock == CLOCK_BOOTTIME)
+        now->tv_sec += fault("slept");
+    return outcome;
 }

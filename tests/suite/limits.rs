@@ -27,7 +27,7 @@ fn faults() -> &'static Path {
 }
 
 /// Calls fail while a file with their name is in the test's directory.
-fn with_faults(setup: Setup) -> Setup {
+pub fn with_faults(setup: Setup) -> Setup {
     let directory = setup.directory().path().to_owned();
     setup.env("FAULTS", directory).env("LD_PRELOAD", faults())
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod clients;
+mod clock;
 mod cost;
 mod facts;
 mod harness;
@@ -14,6 +15,7 @@ mod log;
 mod options;
 mod real;
 mod restart;
+mod soak;
 mod stop;
 mod stuck_log;
 mod watch;

@@ -1,0 +1,416 @@
+#!/usr/bin/env python3
+"""Long runs under faults: no healthy command is killed, no hang is missed, nothing grows.
+
+    scripts/soak.py [--short] [--supervisor PATH] [SCENARIO ...]
+
+Prints one row for each scenario and exits with 1 if any of them shows a false kill, a missed or early
+hang, or a leak. `make soak` runs all of it (about 20 minutes), `make test` the short form.
+"""
+import argparse
+import contextlib
+import os
+import pathlib
+import random
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).parent
+# Nothing here is waited for longer than that, whatever the load.
+CEILING = 60
+
+
+def wait_until(is_so, ceiling=CEILING):
+    """Whether it came to be so."""
+    end = time.monotonic() + ceiling
+    while not is_so():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+class Instance:
+    """A supervisor and its beater."""
+
+    def __init__(self, soak, name, timeout, mode, number, options=(), user=None, files=False):
+        self.out = soak.directory / f"{name}.out"
+        self.log = soak.directory / f"{name}.log"
+        self.timeout = timeout
+        # In the directory of all, or on a way of its own.
+        beats = soak.directory / name / "way" / "hb" if files else soak.directory / "beats" / name
+        heartbeat = [] if timeout is None else [
+            "--enable-heartbeat", "--timeout", str(timeout), "--heartbeat-file", str(beats)]
+        program = ["python3", HERE / "soak" / "files.py"] if files else [soak.beater]
+        command = [*program, self.out, mode, str(number)]
+        if files:
+            beats.parent.parent.mkdir()
+        self.log_stream = open(self.log, "w")
+        self.process = subprocess.Popen(
+            [soak.supervisor, *heartbeat, "--backoff-factor=0.1", *options, *command],
+            stderr=self.log_stream, stdin=subprocess.DEVNULL, user=user)
+        soak.instances.append(self)
+
+    def notes(self, what):
+        """The lines that the beaters wrote of this kind: lists of integers, the pid first."""
+        if not self.out.exists():
+            return []
+        lines = [line.split() for line in self.out.read_text().splitlines()]
+        return [[int(word) for word in words[1:]] for words in lines if words[0] == what]
+
+    def started(self, runs=1):
+        return wait_until(lambda: len(self.notes("start")) >= runs)
+
+    def command(self):
+        return self.notes("start")[-1][0]
+
+    def tell(self, number):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.command(), number)
+
+    def false_kills(self):
+        """Commands that were told to end without having hung."""
+        hung = {pid for pid, *_ in self.notes("hang")}
+        return sum(pid not in hung for pid, *_ in self.notes("term"))
+
+    def lateness(self):
+        """Of each hang, how late its SIGTERM came; negative where it was early, None where it is missing."""
+        ends = {pid: at for pid, at, _ in self.notes("term")}
+        late = []
+        for pid, before, after in self.notes("hang"):
+            if pid not in ends:
+                late.append(None)
+                continue
+            due = self.timeout * 1e9
+            early = ends[pid] - before - due
+            late.append(early / 1e9 if early < 0 else max(0, ends[pid] - after - due) / 1e9)
+        return late
+
+    def figures(self):
+        """What must not grow: memory in kB, threads, descriptors, zombies among its children."""
+        proc = pathlib.Path(f"/proc/{self.process.pid}")
+        rollup = (proc / "smaps_rollup").read_text().split()
+        of = lambda key: int(rollup[rollup.index(key + ":") + 1])
+        return {
+            "rss": of("Rss"),
+            # Between a fork and its exec the child shares them.
+            "dirty": of("Private_Dirty") + of("Shared_Dirty"),
+            "threads": len(list((proc / "task").iterdir())),
+            "fds": len(list((proc / "fd").iterdir())),
+        }
+
+    def zombies(self):
+        listed = subprocess.run(["ps", "-o", "stat=", "--ppid", str(self.process.pid)],
+                                capture_output=True, text=True, check=False)
+        return sum(line.startswith("Z") for line in listed.stdout.splitlines())
+
+    def stop(self, number=signal.SIGTERM):
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(number)
+        self.process.wait(CEILING)
+        self.log_stream.close()
+
+
+class Row:
+    """What a scenario came to."""
+
+    def __init__(self, fault):
+        self.fault = fault
+        self.tried = self.false_kills = self.missed = self.early = self.leaks = 0
+        self.late = []
+        self.notes = []
+
+    def judge(self, instance, kills=0):
+        """`kills`: so many that were killed by the scenario itself, at its end."""
+        self.false_kills += max(0, instance.false_kills() - kills)
+        for late in instance.lateness():
+            if late is None:
+                self.missed += 1
+            elif late < 0:
+                self.early += 1
+            else:
+                self.late.append(late)
+
+    def is_good(self):
+        return not (self.false_kills or self.missed or self.early or self.leaks)
+
+    def text(self):
+        worst = "-"
+        if self.late:
+            ms = sorted(late * 1000 for late in self.late)
+            at = lambda part: ms[min(len(ms) - 1, int(part * len(ms)))]
+            worst = f"{len(ms)}: {at(.5):.1f} / {at(.9):.1f} / {at(.99):.1f} / {ms[-1]:.1f}"
+        row = [self.fault, self.tried, self.false_kills, self.missed, self.early, self.leaks, worst,
+               "; ".join(self.notes)]
+        return "| " + " | ".join(str(cell) for cell in row) + " |"
+
+
+class Soak:
+    def __init__(self, supervisor, short):
+        self.supervisor = supervisor
+        self.short = short
+        self.instances = []
+
+    def size(self, full, short):
+        return short if self.short else full
+
+    @contextlib.contextmanager
+    def scene(self):
+        """A directory for the files of a scenario, and the end of all that it started."""
+        with tempfile.TemporaryDirectory(prefix="supervisor-soak-") as directory:
+            self.directory = pathlib.Path(directory)
+            (self.directory / "beats").mkdir()
+            for path in [self.directory, self.directory / "beats"]:
+                path.chmod(0o777)
+            self.beater = self.directory / "beater"
+            subprocess.run(["cc", "-O2", "-o", self.beater, HERE / "soak" / "beater.c"], check=True)
+            self.instances = []
+            try:
+                yield
+            finally:
+                for instance in self.instances:
+                    instance.stop()
+
+    def start(self, count, *args, **more):
+        made = [Instance(self, f"{len(self.instances) + i}", *args, **more) for i in range(count)]
+        assert all(instance.started() for instance in made), "not started"
+        return made
+
+    def hang(self, row, instances, within, spread=0.0):
+        """Lets each hang, at a random moment, and gives `within` timeouts to find it."""
+        for instance in sorted(instances, key=lambda _: random.random()):
+            instance.tell(signal.SIGUSR1)
+            time.sleep(random.random() * 2 * spread / len(instances))
+        longest = max(instance.timeout for instance in instances)
+        end = time.monotonic() + (within + 2) * longest + 5
+        for instance in instances:
+            hangs = lambda: len(instance.notes("hang"))
+            found = lambda: hangs() and len(instance.lateness()) and None not in instance.lateness()
+            wait_until(found, max(0.1, end - time.monotonic()))
+            row.judge(instance)
+        row.late, too_late = [], row.late
+        allowed = max(0.0, within - 1) * longest
+        for late in too_late:
+            # Apart from what the load costs, which the figures show.
+            if late > allowed + longest:
+                row.missed += 1
+            row.late.append(late)
+
+
+def freeze(pids, on):
+    for pid in pids:
+        # One that was killed is found by its notes.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP if on else signal.SIGCONT)
+
+
+def frozen(soak):
+    """The supervisor is stopped for three timeouts while the command goes on beating."""
+    row = Row("supervisor stopped for 3 timeouts, command beats on")
+    batches, size = soak.size((5, 20), (1, 10))
+    for batch in range(batches):
+        with soak.scene():
+            # Gaps of up to 0.7 of the timeout, and of a millisecond: a beat in the last one.
+            instances = soak.start(size, 1, "beat", 1 if batch % 2 else 700)
+            freeze([instance.process.pid for instance in instances], True)
+            time.sleep(3)
+            freeze([instance.process.pid for instance in instances], False)
+            time.sleep(2)
+            row.tried += size
+            soak.hang(row, instances, 1)
+    return row
+
+
+def together(soak):
+    """Both are stopped for three timeouts; the first beat comes half a timeout after."""
+    row = Row("both stopped for 3 timeouts, first beat 0.5 later")
+    batches, size = soak.size((5, 20), (1, 10))
+    for _ in range(batches):
+        with soak.scene():
+            instances = soak.start(size, 1, "beat", 300)
+            both = [pid for instance in instances for pid in (instance.process.pid, instance.command())]
+            freeze(both, True)
+            time.sleep(3)
+            for instance in instances:
+                instance.tell(signal.SIGUSR2)
+            freeze(both, False)
+            time.sleep(1.5)
+            row.tried += size
+            soak.hang(row, instances, 2)
+    return row
+
+
+def storms(soak):
+    """More events than the queue holds, while nobody takes them."""
+    row = Row("queue overflow (20,000 events while stopped)")
+    size = soak.size(20, 4)
+    with soak.scene():
+        instances = soak.start(size, 4, "storm", 10000)
+        freeze([instance.process.pid for instance in instances], True)
+        for instance in instances:
+            instance.tell(signal.SIGUSR2)
+        time.sleep(2)
+        freeze([instance.process.pid for instance in instances], False)
+        time.sleep(5)
+        row.tried = size
+        soak.hang(row, instances, 1)
+    return row
+
+
+def replaced(soak):
+    """The file is replaced by rename, again and again."""
+    count = soak.size(60_000, 3_000)
+    row = Row(f"replaced by rename {count:,} times")
+    with soak.scene():
+        [instance] = soak.start(1, 2, "replace", count)
+        # The first thousand fill what is filled once.
+        time.sleep(0.5)
+        before = instance.figures()
+        beats = lambda: pathlib.Path(soak.directory / "beats").iterdir()
+        fast = lambda: any(path.name.endswith(".new") for path in beats())
+        quiet = lambda: not any(fast() or time.sleep(0.02) for _ in range(20))
+        wait_until(quiet)
+        after = instance.figures()
+        grown(row, before, after)
+        row.tried = count
+        soak.hang(row, [instance], 1)
+    return row
+
+
+def grown(row, before, after):
+    """Says how it was and is; a leak where it grew by more than a few pages, or by more descriptors
+    than a launch needs for a moment."""
+    row.notes.append(", ".join(f"{key} {before[key]} -> {after[key]}" for key in before))
+    for key, slack in [("rss", 64), ("dirty", 64), ("threads", 0), ("fds", 3)]:
+        row.leaks += after[key] > before[key] + slack
+
+
+def files(soak):
+    """Whatever is done to the file, its directory and the links that lead there."""
+    size, seconds = soak.size((10, 120), (3, 3))
+    row = Row(f"{size} for {seconds} s: files, directories and links removed, replaced, re-pointed")
+    with soak.scene():
+        instances = soak.start(size, 1, "noticed", 600, files=True)
+        time.sleep(seconds)
+        row.tried = size
+        soak.hang(row, instances, 1)
+    return row
+
+
+def moved(soak):
+    """The same, and directories are moved away with the file, which no event tells."""
+    size, seconds = soak.size((10, 120), (3, 3))
+    row = Row(f"{size} for {seconds} s: the same, and directories moved away with the file")
+    with soak.scene():
+        instances = soak.start(size, 1, "moved", 600, files=True)
+        time.sleep(seconds)
+        row.tried = size
+        soak.hang(row, instances, 2)
+    return row
+
+
+def restarts(soak):
+    """Restarts without a delay, with and without heartbeat, and mixed with hangs."""
+    count = soak.size(10_000, 300)
+    row = Row(f"{count:,} restarts: plain, with heartbeat, one in ten a hang")
+    options = ["--backoff-factor=0", "--reset-after=0"]
+    for timeout, one_in in [(None, 0), (5, 0), (0.05, 10)]:
+        with soak.scene():
+            instance = Instance(soak, "0", timeout, "crash", one_in, options)
+            counter = soak.directory / "0.out.runs"
+            runs = lambda: counter.stat().st_size if counter.exists() else 0
+            assert wait_until(lambda: runs() >= count / 10)
+            before = instance.figures()
+            assert wait_until(lambda: runs() >= count, 600)
+            grown(row, before, instance.figures())
+            # A zombie stays no longer than a moment.
+            row.leaks += not wait_until(lambda: not instance.zombies(), 5)
+            row.tried += count
+            row.false_kills += instance.false_kills() if timeout else 0
+            row.missed += max(0, len(instance.notes("hang")) - len(instance.notes("term")) - 1)
+    return row
+
+
+@contextlib.contextmanager
+def busy(cores):
+    burners = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(cores)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+def crowd(soak):
+    """Many in one directory, both cores busy with something else: healthy, then hung at random moments."""
+    size, seconds, spread = soak.size((100, 300, 60), (10, 4, 2))
+    row = Row(f"{size} in one directory for {seconds} s, gaps up to 0.7, then all hang, cores busy")
+    with soak.scene(), busy(soak.size(os.cpu_count(), 0)):
+        instances = soak.start(size, 2, "beat", 1400)
+        time.sleep(seconds)
+        row.tried = size
+        restarted = sum(len(instance.notes("start")) - 1 for instance in instances)
+        row.notes.append(f"restarts before the hangs: {restarted}")
+        soak.hang(row, instances, 1, spread)
+    return row
+
+
+def limit(soak):
+    """More supervisors of one user than the kernel gives inotify instances."""
+    allowed = int(pathlib.Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    size = allowed + 12
+    row = Row(f"{size} of one user, {allowed} inotify instances")
+    if os.geteuid() != 0 or size > 300 or soak.short:
+        row.notes.append("skipped: it takes root to become a user without instances, and a low limit")
+        return row
+    with soak.scene():
+        own = soak.directory / "supervisor"
+        own.write_bytes(pathlib.Path(soak.supervisor).read_bytes())
+        own.chmod(0o755)
+        soak.supervisor, given = own, soak.supervisor
+        try:
+            instances = soak.start(size, 2, "beat", 1400, user=54322)
+        finally:
+            soak.supervisor = given
+        time.sleep(20)
+        row.tried = size
+        warned = [i.log.read_text().count("events can't be had") for i in instances]
+        row.notes.append(f"{sum(warned)} warnings of {sum(map(bool, warned))} supervisors")
+        row.leaks += max(warned) > 1
+        soak.hang(row, instances, 2)
+    return row
+
+
+SCENARIOS = [frozen, together, storms, replaced, files, moved, restarts, crowd, limit]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="a few seconds of each")
+    parser.add_argument("--supervisor", default=HERE.parent / "supervisor", type=pathlib.Path)
+    names = [scenario.__name__ for scenario in SCENARIOS]
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=", ".join(names))
+    args = parser.parse_args()
+    if unknown := set(args.scenario) - set(names):
+        parser.error(f"no scenario {', '.join(unknown)}; there are {', '.join(names)}")
+    soak = Soak(args.supervisor.resolve(), args.short)
+    print("| fault | tried | false kills | missed | early | leaks "
+          "| hangs: ms late p50 / p90 / p99 / max | |")
+    print("|---|---|---|---|---|---|---|---|")
+    good = True
+    for scenario in SCENARIOS:
+        if scenario.__name__ in (args.scenario or names):
+            row = scenario(soak)
+            print(row.text(), flush=True)
+            good &= row.is_good()
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
