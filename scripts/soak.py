@@ -268,13 +268,9 @@ def replaced(soak):
     row = Row(f"replaced by rename {count:,} times")
     with soak.scene():
         [instance] = soak.start(1, 2, "replace", count)
-        # The first thousand fill what is filled once.
-        time.sleep(0.5)
+        time.sleep(0.1)
         before = instance.figures()
-        beats = lambda: pathlib.Path(soak.directory / "beats").iterdir()
-        fast = lambda: any(path.name.endswith(".new") for path in beats())
-        quiet = lambda: not any(fast() or time.sleep(0.02) for _ in range(20))
-        wait_until(quiet)
+        assert wait_until(lambda: instance.notes("done")), "not done"
         after = instance.figures()
         grown(row, before, after)
         row.tried = count
@@ -292,25 +288,22 @@ def grown(row, before, after):
 
 def files(soak):
     """Whatever is done to the file, its directory and the links that lead there."""
-    size, seconds = soak.size((10, 120), (3, 3))
-    row = Row(f"{size} for {seconds} s: files, directories and links removed, replaced, re-pointed")
-    with soak.scene():
-        instances = soak.start(size, 1, "noticed", 600, files=True)
-        time.sleep(seconds)
-        row.tried = size
-        soak.hang(row, instances, 1)
-    return row
+    return played(soak, "noticed", "files, directories and links removed, replaced, re-pointed", 1)
 
 
 def moved(soak):
     """The same, and directories are moved away with the file, which no event tells."""
+    return played(soak, "moved", "the same, and directories moved away with the file", 2)
+
+
+def played(soak, mode, what, within):
     size, seconds = soak.size((10, 120), (3, 3))
-    row = Row(f"{size} for {seconds} s: the same, and directories moved away with the file")
+    row = Row(f"{size} for {seconds} s: {what}")
     with soak.scene():
-        instances = soak.start(size, 1, "moved", 600, files=True)
+        instances = soak.start(size, 1, mode, 600, files=True)
         time.sleep(seconds)
         row.tried = size
-        soak.hang(row, instances, 2)
+        soak.hang(row, instances, within)
     return row
 
 

@@ -6,8 +6,9 @@
  *   beater OUT storm COUNT          on SIGUSR2 so many writes and chmods in turn, then beats
  *
  * SIGUSR1: hang, now. SIGUSR2 to `beat`: half a second of silence, then on.
- * OUT gets a line for each start, hang (with the times just before and after the last beat) and
- * SIGTERM, in nanoseconds of CLOCK_MONOTONIC. OUT.runs gets a byte for each start of `crash`.
+ * OUT gets a line for each start, end of the replacing, hang (with the times just before and after
+ * the last beat) and SIGTERM, in nanoseconds of CLOCK_MONOTONIC. OUT.runs gets a byte for each start
+ * of `crash`.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -126,9 +127,11 @@ int main(int argc, char **argv)
     } else {
         note("start", now(), 0);
         beat(0);
-        if (!strcmp(mode, "replace"))
-            for (long i = 0; i < number && !hang; i++)
+        if (!strcmp(mode, "replace")) {
+            for (long i = 0; i < number; i++)
                 beat(2);
+            note("done", now(), 0);
+        }
     }
     while (!hang) {
         pass(random() % (gap * 1000000LL + 1));

@@ -68,3 +68,13 @@ pub fn events(log: &str) -> Vec<String> {
         })
         .collect()
 }
+
+/// The seconds from one line of the log to another, by their stamps: when they were written, however
+/// late they are read here.
+pub fn between(one: &str, other: &str) -> f64 {
+    let time_of_day = |line: &str| {
+        let number = |range: std::ops::Range<usize>| line[range].parse::<f64>().unwrap();
+        number(11..13) * 3600.0 + number(14..16) * 60.0 + number(17..23)
+    };
+    (time_of_day(other) - time_of_day(one)).rem_euclid(86_400.0)
+}

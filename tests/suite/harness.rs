@@ -3,18 +3,20 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub use crate::facts::*;
+use crate::transcript::{Source, Transcript};
 
 /// The binary under test.
 pub fn supervisor() -> &'static Path {
@@ -132,6 +134,30 @@ impl Setup {
         Self::of("unshare".as_ref(), words)
     }
 
+    /// `supervisor` with these words, as another user, in a directory that he may only read; `first`
+    /// is Python that is run before. None, aloud, where we may not become somebody else.
+    pub fn as_user<S: AsRef<OsStr>>(
+        user: u32,
+        first: &str,
+        words: impl IntoIterator<Item = S>,
+    ) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: it takes root to become somebody else");
+            assert!(std::env::var_os("CI").is_none(), "CI is to run it as root");
+            return None;
+        }
+        let python = format!(
+            "import os, resource, sys\n{first}\nos.setuid({user})\nos.execv(sys.argv[1], sys.argv[1:])"
+        );
+        let words = words.into_iter().map(|word| word.as_ref().to_owned());
+        let start = ["-c".into(), python.into(), "./supervisor".into()];
+        let setup = Self::of("python3".as_ref(), start.into_iter().chain(words));
+        let directory = setup.directory.path();
+        fs::copy(supervisor(), directory.join("supervisor")).unwrap();
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+        Some(setup)
+    }
+
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
@@ -175,42 +201,6 @@ impl Setup {
         let mut run = self.start();
         let code = run.code();
         (code, run.log())
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Log,
-    Command,
-}
-
-#[derive(Default)]
-struct Transcript {
-    lines: Mutex<Lines>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Lines {
-    lines: Vec<(Source, Instant, String)>,
-    open: usize,
-}
-
-impl Transcript {
-    fn follow(self: &Arc<Self>, source: Source, stream: impl Read + Send + 'static) {
-        self.lines.lock().unwrap().open += 1;
-        let here = Arc::clone(self);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stream).split(b'\n') {
-                let Ok(line) = line else { break };
-                let line = String::from_utf8_lossy(&line).into_owned();
-                let mut lines = here.lines.lock().unwrap();
-                lines.lines.push((source, Instant::now(), line));
-                here.changed.notify_all();
-            }
-            here.lines.lock().unwrap().open -= 1;
-            here.changed.notify_all();
-        });
     }
 }
 
@@ -342,25 +332,6 @@ impl Run {
             lines = self.transcript.changed.wait_timeout(lines, left).unwrap().0;
         }
         lines.of(wanted)
-    }
-}
-
-impl Lines {
-    fn of(&self, wanted: Source) -> String {
-        let from_it = self.lines.iter().filter(|(source, ..)| *source == wanted);
-        from_it.map(|(.., line)| format!("{line}\n")).collect()
-    }
-
-    fn show(&self) -> String {
-        let start = self.lines.first().map(|(_, at, _)| *at);
-        self.lines
-            .iter()
-            .map(|(source, at, line)| {
-                let who = if *source == Source::Log { "log" } else { "cmd" };
-                let after = start.map_or(0.0, |start| (*at - start).as_secs_f64());
-                format!("{after:8.3} {who}: {line}\n")
-            })
-            .collect()
     }
 }
 

@@ -116,31 +116,17 @@ fn the_lock_is_for_its_owner_only_and_a_later_one_is_anothers() {
 
 #[test]
 fn a_directory_that_can_not_be_written_costs_the_guard_and_one_warning() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: it takes root to become somebody else");
-        assert!(std::env::var_os("CI").is_none(), "CI is to run it as root");
+    let options = ["--enable-heartbeat", "--heartbeat-file=hb"];
+    let words = options
+        .iter()
+        .chain(&["sh", "-c", "echo > $HEARTBEAT_FILE"]);
+    let Some(setup) = Setup::as_user(65534, "", words) else {
         return;
-    }
-    let directory = Directory::new();
-    let program = directory.join("supervisor");
-    fs::copy(supervisor(), &program).unwrap();
-    fs::write(directory.join("hb"), "").unwrap();
-    fs::set_permissions(directory.join("hb"), fs::Permissions::from_mode(0o666)).unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let python = "import os, sys; os.setuid(65534); os.execv(sys.argv[1], sys.argv[1:])";
-    let file = directory.join("hb");
-    let words = [
-        "-c",
-        python,
-        program.to_str().unwrap(),
-        "--enable-heartbeat",
-        "--heartbeat-file",
-        file.to_str().unwrap(),
-        "sh",
-        "-c",
-        "echo > \"$HEARTBEAT_FILE\"",
-    ];
-    let (code, log) = Setup::of("python3".as_ref(), words).finish();
+    };
+    let file = setup.directory().join("hb");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o666)).unwrap();
+    let (code, log) = setup.finish();
     assert_eq!(code, 0, "{log}");
     assert_eq!(
         log.matches("not guarded against a second supervisor")

@@ -125,33 +125,22 @@ fn a_watch_that_is_refused_is_had_when_there_is_one_again() {
 /// The real limit, which does not bind root: no process and no thread beside the supervisor itself.
 #[test]
 fn a_user_without_processes_left_is_waited_for() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: it takes root to become somebody else");
-        assert!(std::env::var_os("CI").is_none(), "CI is to run it as root");
-        return;
-    }
-    let directory = Directory::new();
-    let program = directory.join("supervisor");
-    fs::copy(supervisor(), &program).unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let python = "import os, resource, sys
-resource.setrlimit(resource.RLIMIT_NPROC, (1, 100))
-os.setuid(54321)
-os.execv(sys.argv[1], sys.argv[1:])";
-    let file = directory.join("hb");
-    let options = ["--enable-heartbeat", "--timeout=1", "--backoff-factor=0.05"];
-    let command = [
+    let words = [
+        "--enable-heartbeat",
+        "--heartbeat-file=hb",
+        "--timeout=1",
+        "--backoff-factor=0.05",
+        "--max-backoff=0.1",
         "sh",
         "-c",
-        "for i in 1 2 3 4 5 6; do : > $0; sleep 0.5; done; exit 9",
+        "for i in 1 2 3 4 5 6; do : > hb; sleep 0.5; done; exit 9",
     ];
-    let words = ["-c", python, program.to_str().unwrap()].into_iter();
-    let words = words
-        .chain(options)
-        .chain(["--heartbeat-file", file.to_str().unwrap()]);
-    let words = words.chain(["--max-restarts=1000", "--max-backoff=0.1"]);
-    let words = words.chain(command).chain(["{heartbeat-file}"]);
-    let mut run = Setup::of("python3".as_ref(), words).start();
+    let limit = "resource.setrlimit(resource.RLIMIT_NPROC, (1, 100))";
+    let Some(setup) = Setup::as_user(54321, limit, words) else {
+        return;
+    };
+    fs::set_permissions(setup.directory().path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut run = setup.start();
     run.logged(&["heartbeat events can't be had"]);
     run.logged(&["start failed", "Resource temporarily unavailable"]);
     let pid = run.pid().to_string();

@@ -18,4 +18,5 @@ mod restart;
 mod soak;
 mod stop;
 mod stuck_log;
+mod transcript;
 mod watch;

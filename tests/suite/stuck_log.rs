@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -62,6 +61,15 @@ fn is_counted(log: &str) {
     );
 }
 
+/// The log is read again, to its end.
+fn counts_what_it_lost(run: &mut Run, log: impl Read + Send + 'static) {
+    let reading = read_to_finish(log);
+    run.ready();
+    run.send("exit 0");
+    assert_eq!(run.code(), 0);
+    is_counted(&reading.join().unwrap());
+}
+
 /// A pipe that is full: one page.
 fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
@@ -78,11 +86,7 @@ fn a_full_pipe_stops_nothing() {
     let log = writer.try_clone().unwrap();
     let mut run = Setup::puppet(&OPTIONS).stderr(writer).start();
     supervises(&mut run, log);
-    let reading = read_to_finish(reader);
-    run.ready();
-    run.send("exit 0");
-    assert_eq!(run.code(), 0);
-    is_counted(&reading.join().unwrap());
+    counts_what_it_lost(&mut run, reader);
 }
 
 #[test]
@@ -96,11 +100,7 @@ fn a_full_socket_stops_nothing() {
     let setup = Setup::puppet(&OPTIONS).stderr(OwnedFd::from(writer));
     let mut run = setup.start();
     supervises(&mut run, log);
-    let reading = read_to_finish(reader);
-    run.ready();
-    run.send("exit 0");
-    assert_eq!(run.code(), 0);
-    is_counted(&reading.join().unwrap());
+    counts_what_it_lost(&mut run, reader);
 }
 
 #[test]
@@ -113,52 +113,29 @@ fn a_terminal_that_is_held_by_ctrl_s_stops_nothing() {
     supervises(&mut run, &log);
     // Ctrl-Q
     master.write_all(b"\x11").unwrap();
-    let reading = read_to_finish(master);
-    run.ready();
-    run.send("exit 0");
-    assert_eq!(run.code(), 0);
-    is_counted(&reading.join().unwrap());
+    counts_what_it_lost(&mut run, master);
 }
 
 /// What belongs to another user can't be opened again: that takes asking before each write.
 #[test]
 fn a_stuck_log_of_another_user_stops_nothing() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: it takes root to become somebody else");
-        assert!(std::env::var_os("CI").is_none(), "CI is to run it as root");
-        return;
-    }
-    let as_nobody = || {
-        let directory = Directory::new();
-        let program = directory.join("supervisor");
-        fs::copy(supervisor(), &program).unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let python = "import os, sys; os.setuid(65534); os.execv(sys.argv[1], sys.argv[1:])";
-        let program = program.to_str().unwrap();
-        let options = [
-            "--max-restarts=2",
-            "--backoff-factor=0",
-            "sh",
-            "-c",
-            "echo run; exit 7",
-        ];
-        let words = ["-c", python, program].into_iter().chain(options);
-        (Setup::of("python3".as_ref(), words), directory)
-    };
-    let finishes = |setup: Setup| {
-        let mut run = setup.start();
+    let finishes = |log: OwnedFd| {
+        let options = ["--max-restarts=2", "--backoff-factor=0"];
+        let words = options.iter().chain(&["sh", "-c", "echo run; exit 7"]);
+        let Some(setup) = Setup::as_user(65534, "", words) else {
+            return;
+        };
+        let mut run = setup.stderr(log).start();
         assert_eq!(run.code(), 7);
         assert_eq!(run.output(), "run\n".repeat(3));
     };
-    let (setup, _directory) = as_nobody();
     let (reader, writer) = full_pipe();
-    finishes(setup.stderr(writer));
+    finishes(writer.into());
     drop(reader);
-    let (setup, _directory) = as_nobody();
     let terminal = openpty(None, None).unwrap();
     let mut master = File::from(terminal.master);
     master.write_all(b"\x13").unwrap();
-    finishes(setup.stderr(terminal.slave));
+    finishes(terminal.slave);
 }
 
 #[test]
