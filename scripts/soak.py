@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Long runs under faults: no healthy command is killed, no hang is missed, nothing grows.
 
-    scripts/soak.py [--short] [--supervisor PATH] [SCENARIO ...]
+    scripts/soak.py [--short] [--supervisor PATH] [--beats DIRECTORY] [SCENARIO ...]
 
-Prints one row for each scenario and exits with 1 if any of them shows a false kill, a missed or early
+Prints one row for each scenario and exits with 1 if any of them shows a false kill, a missed
 hang, or a leak. `make soak` runs all of it (about 20 minutes), `make test` the short form.
 """
 import argparse
@@ -11,9 +11,7 @@ import contextlib
 import os
 import pathlib
 import random
-import resource
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,7 +40,7 @@ class Instance:
         self.log = soak.directory / f"{name}.log"
         self.timeout = timeout
         # In the directory of all, or on a way of its own.
-        beats = soak.directory / name / "way" / "hb" if files else soak.directory / "beats" / name
+        beats = soak.beats / name / "way" / "hb" if files else soak.beats / name
         heartbeat = [] if timeout is None else [
             "--enable-heartbeat", "--timeout", str(timeout), "--heartbeat-file", str(beats)]
         program = ["python3", HERE / "soak" / "files.py"] if files else [soak.beater]
@@ -72,23 +70,19 @@ class Instance:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.command(), number)
 
-    def false_kills(self):
-        """Commands that were told to end without having hung."""
-        hung = {pid for pid, *_ in self.notes("hang")}
-        return sum(pid not in hung for pid, *_ in self.notes("term"))
+    def ends(self):
+        """Of each SIGTERM: whether it came early, how late it was, whether the command had hung.
 
-    def lateness(self):
-        """Of each hang, how late its SIGTERM came; negative where it was early, None where it is missing."""
-        ends = {pid: at for pid, at, _ in self.notes("term")}
-        late = []
-        for pid, before, after in self.notes("hang"):
-            if pid not in ends:
-                late.append(None)
-                continue
-            due = self.timeout * 1e9
-            early = ends[pid] - before - due
-            late.append(early / 1e9 if early < 0 else max(0, ends[pid] - after - due) / 1e9)
-        return late
+        It is early where the last beat had begun less than a timeout ago. Not where the command
+        was silent for longer against its will, for want of a processor or a disk."""
+        hung = {pid for pid, *_ in self.notes("hang")}
+        due = self.timeout * 1e9
+        return [(at < before + due, max(0, at - after - due) / 1e9, pid in hung)
+                for pid, at, before, after in self.notes("term")]
+
+    def unfound(self):
+        """How many hung and were not told to end."""
+        return len({note[0] for note in self.notes("hang")} - {note[0] for note in self.notes("term")})
 
     def figures(self):
         """What must not grow: memory in kB, threads, descriptors, zombies among its children."""
@@ -121,23 +115,22 @@ class Row:
 
     def __init__(self, fault):
         self.fault = fault
-        self.tried = self.false_kills = self.missed = self.early = self.leaks = 0
+        self.tried = self.false_kills = self.missed = self.slow = self.leaks = 0
         self.late = []
         self.notes = []
 
-    def judge(self, instance, kills=0):
-        """`kills`: so many that were killed by the scenario itself, at its end."""
-        self.false_kills += max(0, instance.false_kills() - kills)
-        for late in instance.lateness():
-            if late is None:
-                self.missed += 1
-            elif late < 0:
-                self.early += 1
-            else:
+    def judge(self, instance, allowed=float("inf")):
+        """`allowed`: so many seconds late may it be, and what the load costs."""
+        self.missed += instance.unfound()
+        for early, late, hung in instance.ends():
+            self.false_kills += early
+            self.slow += not early and not hung
+            if hung and not early:
                 self.late.append(late)
+                self.missed += late > allowed
 
     def is_good(self):
-        return not (self.false_kills or self.missed or self.early or self.leaks)
+        return not (self.false_kills or self.missed or self.leaks)
 
     def text(self):
         worst = "-"
@@ -145,14 +138,17 @@ class Row:
             ms = sorted(late * 1000 for late in self.late)
             at = lambda part: ms[min(len(ms) - 1, int(part * len(ms)))]
             worst = f"{len(ms)}: {at(.5):.1f} / {at(.9):.1f} / {at(.99):.1f} / {ms[-1]:.1f}"
-        row = [self.fault, self.tried, self.false_kills, self.missed, self.early, self.leaks, worst,
+        if self.slow:
+            self.notes.append(f"silent against its will: {self.slow}")
+        row = [self.fault, self.tried, self.false_kills, self.missed, self.leaks, worst,
                "; ".join(self.notes)]
         return "| " + " | ".join(str(cell) for cell in row) + " |"
 
 
 class Soak:
-    def __init__(self, supervisor, short):
+    def __init__(self, supervisor, place, short):
         self.supervisor = supervisor
+        self.place = place
         self.short = short
         self.instances = []
 
@@ -162,10 +158,13 @@ class Soak:
     @contextlib.contextmanager
     def scene(self):
         """A directory for the files of a scenario, and the end of all that it started."""
-        with tempfile.TemporaryDirectory(prefix="supervisor-soak-") as directory:
+        # In memory: a disk can hold up a note for longer than a timeout.
+        memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+        new = lambda place: tempfile.TemporaryDirectory(prefix="supervisor-soak-", dir=place)
+        with new(memory) as directory, new(self.place or memory) as beats:
             self.directory = pathlib.Path(directory)
-            (self.directory / "beats").mkdir()
-            for path in [self.directory, self.directory / "beats"]:
+            self.beats = pathlib.Path(beats)
+            for path in [self.directory, self.beats]:
                 path.chmod(0o777)
             self.beater = self.directory / "beater"
             subprocess.run(["cc", "-O2", "-o", self.beater, HERE / "soak" / "beater.c"], check=True)
@@ -189,17 +188,10 @@ class Soak:
         longest = max(instance.timeout for instance in instances)
         end = time.monotonic() + (within + 2) * longest + 5
         for instance in instances:
-            hangs = lambda: len(instance.notes("hang"))
-            found = lambda: hangs() and len(instance.lateness()) and None not in instance.lateness()
+            found = lambda: instance.notes("hang") and not instance.unfound()
             wait_until(found, max(0.1, end - time.monotonic()))
-            row.judge(instance)
-        row.late, too_late = [], row.late
-        allowed = max(0.0, within - 1) * longest
-        for late in too_late:
-            # Apart from what the load costs, which the figures show.
-            if late > allowed + longest:
-                row.missed += 1
-            row.late.append(late)
+            # Half a timeout is more than any load costs; a blind watch costs up to a whole one.
+            row.judge(instance, (within - 0.5) * longest)
 
 
 def freeze(pids, on):
@@ -324,8 +316,9 @@ def restarts(soak):
             # A zombie stays no longer than a moment.
             row.leaks += not wait_until(lambda: not instance.zombies(), 5)
             row.tried += count
-            row.false_kills += instance.false_kills() if timeout else 0
-            row.missed += max(0, len(instance.notes("hang")) - len(instance.notes("term")) - 1)
+            if timeout:
+                # The last one may be hanging just now.
+                row.missed += max(0, instance.unfound() - 1)
     return row
 
 
@@ -343,8 +336,10 @@ def busy(cores):
 def crowd(soak):
     """Many in one directory, both cores busy with something else: healthy, then hung at random moments."""
     size, seconds, spread = soak.size((100, 300, 60), (10, 4, 2))
-    row = Row(f"{size} in one directory for {seconds} s, gaps up to 0.7, then all hang, cores busy")
-    with soak.scene(), busy(soak.size(os.cpu_count(), 0)):
+    burners = soak.size(os.cpu_count(), 0)
+    row = Row(f"{size} in one directory for {seconds} s, gaps up to 0.7, then all hang; "
+              f"{burners} cores busy")
+    with soak.scene(), busy(burners):
         instances = soak.start(size, 2, "beat", 1400)
         time.sleep(seconds)
         row.tried = size
@@ -387,15 +382,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="a few seconds of each")
     parser.add_argument("--supervisor", default=HERE.parent / "supervisor", type=pathlib.Path)
+    parser.add_argument("--beats", metavar="DIRECTORY", help="where the heartbeat files lie (memory)")
     names = [scenario.__name__ for scenario in SCENARIOS]
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=", ".join(names))
     args = parser.parse_args()
     if unknown := set(args.scenario) - set(names):
         parser.error(f"no scenario {', '.join(unknown)}; there are {', '.join(names)}")
-    soak = Soak(args.supervisor.resolve(), args.short)
-    print("| fault | tried | false kills | missed | early | leaks "
-          "| hangs: ms late p50 / p90 / p99 / max | |")
-    print("|---|---|---|---|---|---|---|---|")
+    soak = Soak(args.supervisor.resolve(), args.beats, args.short)
+    print("| fault | tried | false kills | missed | leaks | hangs: ms late p50 / p90 / p99 / max | |")
+    print("|---|---|---|---|---|---|---|")
     good = True
     for scenario in SCENARIOS:
         if scenario.__name__ in (args.scenario or names):

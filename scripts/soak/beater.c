@@ -6,9 +6,9 @@
  *   beater OUT storm COUNT          on SIGUSR2 so many writes and chmods in turn, then beats
  *
  * SIGUSR1: hang, now. SIGUSR2 to `beat`: half a second of silence, then on.
- * OUT gets a line for each start, end of the replacing, hang (with the times just before and after
- * the last beat) and SIGTERM, in nanoseconds of CLOCK_MONOTONIC. OUT.runs gets a byte for each start
- * of `crash`.
+ * OUT gets a line for each start, end of the replacing, hang and SIGTERM: the pid, and in nanoseconds
+ * of CLOCK_MONOTONIC when it was, and the times just before and after the last beat. OUT.runs gets a
+ * byte for each start of `crash`.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -34,10 +34,11 @@ static long long now(void)
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static void note(const char *what, long long one, long long two)
+static void note(const char *what)
 {
     char line[128];
-    int length = snprintf(line, sizeof line, "%s %d %lld %lld\n", what, (int)getpid(), one, two);
+    int length = snprintf(line, sizeof line, "%s %d %lld %lld %lld\n", what, (int)getpid(), now(),
+                          before, after);
     if (write(out, line, length) != length)
         _exit(99);
 }
@@ -45,7 +46,7 @@ static void note(const char *what, long long one, long long two)
 static void on_signal(int number)
 {
     if (number == SIGTERM) {
-        note("term", now(), 0);
+        note("term");
         _exit(0);
     }
     if (number == SIGUSR1)
@@ -125,12 +126,12 @@ int main(int argc, char **argv)
         hang = 1;
         before = after = now();
     } else {
-        note("start", now(), 0);
+        note("start");
         beat(0);
         if (!strcmp(mode, "replace")) {
             for (long i = 0; i < number; i++)
                 beat(2);
-            note("done", now(), 0);
+            note("done");
         }
     }
     while (!hang) {
@@ -145,7 +146,7 @@ int main(int argc, char **argv)
         if (!hang)
             beat(random() % 5);
     }
-    note("hang", before, after);
+    note("hang");
     for (;;)
         pause();
 }

@@ -29,9 +29,9 @@ class Files:
         self.before = self.after = 0
         self.held = None
 
-    def note(self, what, *times):
-        one, two = (*times, 0, 0)[:2]
-        self.out.write(f"{what} {os.getpid()} {one} {two}\n")
+    def note(self, what):
+        now = time.monotonic_ns()
+        self.out.write(f"{what} {os.getpid()} {now} {self.before} {self.after}\n")
 
     def point(self, link, target):
         """A link to `target` in the place of whatever is there."""
@@ -115,21 +115,21 @@ def main():
     files = Files(pathlib.Path(os.environ["HEARTBEAT_FILE"]), out)
 
     def end(*_):
-        files.note("term", time.monotonic_ns())
+        files.note("term")
         os._exit(0)
 
     hang = []
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGUSR1, lambda *_: hang.append(1))
     files.beat("way")
-    files.note("start", time.monotonic_ns())
+    files.note("start")
     kinds = BEATS + (["away"] if mode == "moved" else [])
     while not hang:
         time.sleep(random.random() * int(gap) / 1000)
         files.beat(random.choice(kinds))
     time.sleep(0.1)
     files.beat("write")
-    files.note("hang", files.before, files.after)
+    files.note("hang")
     while True:
         signal.pause()
 
