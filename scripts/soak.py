@@ -176,7 +176,7 @@ class Soak:
                     instance.stop()
 
     def start(self, count, *args, **more):
-        made = [Instance(self, f"{len(self.instances) + i}", *args, **more) for i in range(count)]
+        made = [Instance(self, str(len(self.instances)), *args, **more) for _ in range(count)]
         assert all(instance.started() for instance in made), "not started"
         return made
 

@@ -105,9 +105,10 @@ class Files:
         self.write()
 
     def beat(self, kind):
-        self.before = time.monotonic_ns()
+        begun = time.monotonic_ns()
         getattr(self, kind)()
-        self.after = time.monotonic_ns()
+        # Of a beat that is cut short nobody saw anything.
+        self.before, self.after = begun, time.monotonic_ns()
 
 
 def main():
