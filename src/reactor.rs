@@ -6,7 +6,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use mio::{Events, Poll, Token};
@@ -25,7 +24,6 @@ use crate::supervisor::{Action, Event, SpawnFailure, Supervisor};
 use crate::text::Quoted;
 
 const SIGNALS: Token = Token(0);
-const HEARTBEAT: Token = Token(1);
 
 /// Where an argument of the command says this, the heartbeat file's path takes its place.
 const PLACEHOLDER: &[u8] = b"{heartbeat-file}";
@@ -69,11 +67,7 @@ impl Reactor {
         let signals =
             Signals::new(poll.registry(), SIGNALS).map_err(Error::system("signal handlers"))?;
         let heartbeat = match &config.heartbeat_file {
-            Some(path) => {
-                let waker = mio::Waker::new(poll.registry(), HEARTBEAT)
-                    .map_err(Error::system("event loop"))?;
-                Some(Heartbeat::open(path, Arc::new(waker))?)
-            }
+            Some(path) => Some(Heartbeat::open(path)?),
             None => None,
         };
         let path = heartbeat.as_ref().map(Heartbeat::path);
@@ -147,9 +141,6 @@ impl Reactor {
                 }
             }
         }
-        if let Some(heartbeat) = &mut self.heartbeat {
-            heartbeat.rewatch_if_blind();
-        }
         happened.extend(self.news_of_beats());
         happened.push(Event::Timeout);
         Ok(happened)
@@ -185,7 +176,7 @@ impl Reactor {
                 },
                 Action::Forward(signal) => self.command.forward(signal),
                 Action::Look => {
-                    if let Some(heartbeat) = &mut self.heartbeat {
+                    if let Some(heartbeat) = &self.heartbeat {
                         heartbeat.last_look();
                     }
                     answers.extend(self.news_of_beats());

@@ -1,5 +1,5 @@
 /* Preloaded into the supervisor: while $FAULTS/<call> exists, the call fails with the errno in it.
- * While $FAULTS/slept exists, the device has slept so many seconds. */
+ * pthread_create has two names: first_pthread_create stands for the first call. While $FAULTS/slept exists, the device has slept so many seconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -41,7 +41,9 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
     int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
         (int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))
             dlsym(RTLD_NEXT, "pthread_create");
-    int failure = fault("pthread_create");
+    /* From the second one on, or all. */
+    static int created;
+    int failure = fault(created++ ? "pthread_create" : "first_pthread_create");
     return failure ? failure : real(thread, attributes, start, argument);
 }
 

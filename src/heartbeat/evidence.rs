@@ -1,12 +1,13 @@
-//! What is known of the file, shared by notify's thread, which sees it change, and the reactor,
-//! which judges.
+//! What is known of the file, shared by notify's thread, which sees it change, the keeper, which
+//! moves the watch, and the reactor, which judges.
 
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use notify::event::{CreateKind, EventKind, MetadataKind, ModifyKind, RenameMode};
@@ -14,6 +15,7 @@ use notify::event::{CreateKind, EventKind, MetadataKind, ModifyKind, RenameMode}
 use super::look::Look;
 use super::trace::Trace;
 use crate::clock;
+use crate::text::Quoted;
 
 /// The kernel's file times may move in steps as coarse as this (a tick at `HZ=100`): two touches
 /// within one step leave the same time behind.
@@ -28,7 +30,10 @@ pub struct Evidence {
     seen: Mutex<Seen>,
     /// The watch has to be set again.
     blind: AtomicBool,
-    waker: Arc<mio::Waker>,
+    /// Who sets it again; nobody where no thread could be had.
+    keeper: OnceLock<Thread>,
+    /// Whether it was said that there are no events.
+    warned: AtomicBool,
 }
 
 /// The last look, against which the next one is compared.
@@ -40,8 +45,31 @@ struct Seen {
     has_beaten: bool,
     /// The way to the file, as it was when the watch was set.
     trace: Trace,
-    /// The file that the watch stands on; None while it is missing or can't be watched.
-    watched: Option<Look>,
+    watch: Watch,
+    /// Changes of the watched file in a row that no event had told when they were looked for. One
+    /// may be told yet: the reactor was quicker than notify's thread.
+    untold: u32,
+}
+
+/// Where the watch stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Watch {
+    /// It is being moved, and what is there will be compared when that is done.
+    Moving,
+    /// On this file.
+    On(Look),
+    /// On a directory, for the file is missing; or nowhere, for it can't be had.
+    Elsewhere,
+}
+
+impl Seen {
+    /// Whether the file that was seen last is the one that the watch stands on; not if it is missing.
+    fn is_watched(&self) -> bool {
+        match (&self.look, &self.watch) {
+            (Some(look), Watch::On(watched)) => look.same_file(watched),
+            (None, _) | (Some(_), Watch::Moving | Watch::Elsewhere) => false,
+        }
+    }
 }
 
 impl Trace {
@@ -89,7 +117,7 @@ enum News {
 
 impl Evidence {
     /// What stands at `path` now was left by an earlier run: no sign of life.
-    pub fn new(path: PathBuf, waker: Arc<mio::Waker>) -> Self {
+    pub fn new(path: PathBuf) -> Self {
         let look = Look::at(&path);
         let trace = Trace::of(&path);
         Self {
@@ -101,10 +129,12 @@ impl Evidence {
                 changed_at: None,
                 has_beaten: false,
                 trace,
-                watched: None,
+                watch: Watch::Elsewhere,
+                untold: 0,
             }),
             blind: AtomicBool::new(false),
-            waker,
+            keeper: OnceLock::new(),
+            warned: AtomicBool::new(false),
         }
     }
 
@@ -124,47 +154,73 @@ impl Evidence {
         self.seen().has_beaten
     }
 
-    /// Whether the watch has to be set again.
-    pub fn is_blind(&self) -> bool {
-        self.blind.load(Ordering::Acquire)
-    }
-
     /// Whether the watch was reported blind since the last call.
     pub fn take_blind(&self) -> bool {
         self.blind.swap(false, Ordering::AcqRel)
     }
 
-    pub fn set_trace(&self, trace: Trace) {
-        self.seen().trace = trace;
+    /// Whom to call when the watch has to be set again. Call it once.
+    pub fn set_keeper(&self, keeper: Thread) {
+        let _ = self.keeper.set(keeper);
+        // It may have been called in vain.
+        self.wake_keeper();
     }
 
-    pub fn set_watched(&self, look: Option<Look>) {
-        self.seen().watched = look;
+    /// Says how the watch stands, and, where that has changed, the way on which it was set.
+    pub fn set_watch(&self, watch: Watch, trace: Option<Trace>) {
+        let mut seen = self.seen();
+        seen.watch = watch;
+        if let Some(trace) = trace {
+            seen.trace = trace;
+        }
     }
 
-    /// Whether the file that was seen last is the one that the watch stands on; not if it is missing.
-    pub fn is_watched_file(&self) -> bool {
-        let seen = self.seen();
-        match (&seen.look, &seen.watched) {
-            (Some(look), Some(watched)) => look.same_file(watched),
-            (None, _) | (Some(_), None) => false,
+    /// From here on there is nothing to warn of any more.
+    pub fn finish(&self) {
+        self.warned.store(true, Ordering::Release);
+    }
+
+    /// One warning, whatever the reasons.
+    pub fn warn_of_no_events(&self, reason: &str) {
+        if !self.warned.swap(true, Ordering::AcqRel) {
+            log::warn!(
+                "heartbeat events can't be had path={} error={} fallback=\"one look at the file per deadline\"",
+                Quoted::path(&self.path),
+                Quoted::text(reason)
+            );
         }
     }
 
     /// A look that no event asked for: what changed and was not announced is a beat.
     pub fn look(&self) {
-        self.examine(|before, found| !found.same_content(before));
+        self.examine(&mut self.seen(), |before, found| {
+            !found.same_content(before)
+        });
     }
 
-    /// The look before a verdict. Where changes are not seen as they happen it is in doubt for the
-    /// command: even a change of mode or owner counts, for a write that sets the times back leaves
-    /// no other mark.
-    pub fn last_look(&self, seeing: bool) {
-        self.examine(|before, found| found != before && !(seeing && found.same_content(before)));
-    }
-
-    fn examine(&self, differs: impl Fn(&Look, &Look) -> bool) {
+    /// The look before a verdict, which has the watch set again where that is not on the file.
+    ///
+    /// Any mark that is new counts, in doubt for the command: an event would have brought it here
+    /// already, so either it waits to be read, or none comes. (A write that sets the times back
+    /// leaves no other mark than a chmod does.)
+    pub fn last_look(&self) {
         let mut seen = self.seen();
+        let (before, watched) = (seen.look, seen.is_watched());
+        self.examine(&mut seen, |before, found| found != before);
+        if let (true, Some(before), Some(found)) = (watched, before, seen.look) {
+            seen.untold += u32::from(found.same_file(&before) && found != before);
+        }
+        let (deaf, watched) = (seen.untold >= 2, seen.is_watched());
+        drop(seen);
+        if deaf {
+            self.warn_of_no_events("the file changes and no event tells");
+        }
+        if !watched {
+            self.raise_blind();
+        }
+    }
+
+    fn examine(&self, seen: &mut Seen, differs: impl Fn(&Look, &Look) -> bool) {
         let found = Look::again(&self.path, seen.look);
         // After the look: a beat may be taken for younger than it is, never for older.
         let now = clock::now();
@@ -190,6 +246,7 @@ impl Evidence {
         let Some(news) = seen.trace.news_in(&event) else {
             return;
         };
+        seen.untold = 0;
         let found = Look::again(&self.path, seen.look);
         // After the look: a beat may be taken for younger than it is, never for older.
         self.note(&mut seen, found, news, clock::now());
@@ -222,11 +279,13 @@ impl Evidence {
 
     /// Whether the watch is no longer on the file.
     fn is_moved(&self, seen: &Seen, news: News) -> bool {
-        match (&seen.look, &seen.watched) {
-            // A new file may have been given the number of the old one: its end says more.
-            (Some(found), Some(watched)) => news == News::Gone || !found.same_file(watched),
+        match (&seen.look, &seen.watch) {
+            // A new file may have been given the number of the old one, or a directory its name: the
+            // end of the old one says more than a comparison will.
+            (_, Watch::Moving) => matches!(news, News::Gone | News::Other),
+            (Some(found), Watch::On(watched)) => news == News::Gone || !found.same_file(watched),
             // A missing file: the directory that came or went decides what to watch.
-            (None, _) | (Some(_), None) => true,
+            (None, _) | (Some(_), Watch::Elsewhere) => true,
         }
     }
 
@@ -236,14 +295,19 @@ impl Evidence {
         self.last_beat.fetch_max(nanos.max(1), Ordering::AcqRel);
     }
 
-    /// Has the watch set again, in the next turn of the loop.
+    /// Has the watch set again.
     pub fn raise_blind(&self) {
         self.blind.store(true, Ordering::Release);
-        // If it fails, the look at the next deadline finds out.
-        let _ = self.waker.wake();
+        self.wake_keeper();
     }
 
-    /// A panic in either thread ends the process, so the lock can't be poisoned; nothing to mend.
+    fn wake_keeper(&self) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.unpark();
+        }
+    }
+
+    /// A panic in any thread ends the process, so the lock can't be poisoned; nothing to mend.
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -63,6 +63,7 @@ fn a_fork_that_is_refused_is_a_failed_run_and_not_the_end() {
 
 /// Beats are looked for once per deadline: none is missed, and a hang is found a timeout later.
 fn is_watched_by_looks(run: &mut Run) {
+    // (One that can't be moved when the file is made is no watch.)
     let timeout = Duration::from_secs(2);
     run.logged(&[
         "WARN",
@@ -85,13 +86,58 @@ fn is_watched_by_looks(run: &mut Run) {
 }
 
 #[test]
-fn a_watcher_without_a_thread_looks_once_per_deadline() {
-    let setup = with_faults(beating("2", &[]));
-    refuse(setup.directory(), "pthread_create", Errno::EAGAIN);
-    let mut run = setup.start();
-    is_watched_by_looks(&mut run);
-    run.signal(Signal::SIGTERM);
-    run.code();
+fn a_watcher_without_its_threads_looks_once_per_deadline() {
+    for call in ["first_pthread_create", "pthread_create"] {
+        let setup = with_faults(beating("2", &[]));
+        refuse(setup.directory(), call, Errno::EAGAIN);
+        let mut run = setup.start();
+        is_watched_by_looks(&mut run);
+        run.signal(Signal::SIGTERM);
+        run.code();
+    }
+}
+
+/// `cp -p` leaves size and modification time as they were: where no event tells, even a mark that a
+/// chmod leaves, too, has to count.
+#[test]
+fn without_a_thread_a_write_that_sets_the_times_back_is_a_beat() {
+    let script =
+        "echo x > new; cp -p new hb; for i in 1 2 3 4 5 6 7 8 9; do cp -p new hb; sleep 0.5; done";
+    let options = ["--enable-heartbeat", "--heartbeat-file=hb", "--timeout=1.5"];
+    let command = ["--max-restarts=0", "sh", "-c", script];
+    let setup = with_faults(Setup::new(options.iter().chain(&command)));
+    refuse(setup.directory(), "first_pthread_create", Errno::EAGAIN);
+    let (code, log) = setup.finish();
+    assert_eq!(code, 0, "{log}");
+}
+
+/// What is changed below an overlay changes there, too, and no event tells.
+#[test]
+fn a_file_system_that_took_the_watch_and_tells_nothing_is_found_out() {
+    let overlay = "mkdir top; mount -t tmpfs top top; mkdir top/lower top/upper top/work top/merged
+        echo > top/upper/hb
+        mount -t overlay -o lowerdir=top/lower,upperdir=top/upper,workdir=top/work overlay top/merged";
+    let options = [
+        "--enable-heartbeat",
+        "--timeout=2",
+        "--heartbeat-file=top/merged/hb",
+    ];
+    let puppet = puppet();
+    let mut run = Setup::inside(overlay, options.iter().chain(&[puppet.to_str().unwrap()])).start();
+    run.ready();
+    for _ in 0..8 {
+        run.tell("write top/upper/hb x");
+        let_pass(Duration::from_millis(800));
+    }
+    let before = Instant::now();
+    run.tell("write top/upper/hb x");
+    let (at, _) = run.logged_at(&["heartbeat timeout pid"]);
+    let after = at - before;
+    assert!(after >= Duration::from_secs(2), "early: {after:?}");
+    assert!(after < Duration::from_secs(5), "{after:?}");
+    let log = run.log_so_far();
+    assert_eq!(log.matches("events can't be had").count(), 1, "{log}");
+    assert!(log.contains("no event tells"), "{log}");
 }
 
 #[test]

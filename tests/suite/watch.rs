@@ -5,6 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
+use crate::cost::idle_for;
 use crate::harness::*;
 use crate::heartbeat::{TIMEOUT, beating};
 
@@ -147,6 +150,27 @@ fn under(mounts: &str, file: &str) -> Setup {
     Setup::inside(mounts, options.iter().chain(&[puppet().to_str().unwrap()]))
 }
 
+/// What is open in it (our own lock, at least) keeps a directory from telling that it was removed.
+#[test]
+fn a_directory_that_is_removed_and_made_again_while_the_file_is_missing() {
+    let setup = under("mkdir d; echo > d/hb", "d/hb");
+    is_followed(&mut setup.start(), |run| {
+        let directory = run.directory.join("d");
+        fs::remove_file(directory.join("hb")).unwrap();
+        let_pass(Duration::from_millis(50));
+        fs::remove_dir_all(&directory).unwrap();
+        let_pass(Duration::from_millis(50));
+        fs::create_dir(&directory).unwrap();
+        // The first beat already has to be noticed when it comes.
+        let_pass(TIMEOUT / 4);
+        run.tell("beat");
+        run.tell("delete");
+        let_pass(TIMEOUT / 2);
+        run.tell("beat");
+        run.tell("delete");
+    });
+}
+
 /// A directory on the way to the file.
 #[test]
 fn a_linked_directory_that_is_pointed_elsewhere() {
@@ -210,4 +234,56 @@ fn a_beat_that_no_event_announced_is_found_by_the_last_look() {
     let (at, _) = run.logged_at(&["heartbeat timeout"]);
     assert!(at - done >= Duration::from_secs(2), "early");
     assert!(at - done < Duration::from_secs(3), "the watch was blind");
+}
+
+/// Links of /proc do not lead where they say they do: here to a file that has no name any more.
+#[test]
+fn a_file_behind_a_link_of_proc_is_watched_and_leaves_us_asleep() {
+    let options = [
+        "--enable-heartbeat",
+        "--timeout=4",
+        "--heartbeat-file=/dev/fd/3",
+    ];
+    let (program, puppet) = (supervisor().to_str().unwrap(), puppet());
+    let command = [puppet.to_str().unwrap()];
+    let script = ["-c", "exec 3<>hb; rm hb; exec \"$@\"", "sh", program];
+    let words = script.iter().chain(&options).chain(&command);
+    let mut run = Setup::of("sh".as_ref(), words).start();
+    let pid = run.pid();
+    is_followed(&mut run, |run| {
+        run.tell("beat");
+        let [before, after] = idle_for(pid, Duration::from_millis(100));
+        assert_eq!(before, after);
+    });
+}
+
+/// Faster than its events can be read, by several at once, and the file replaced meanwhile: the
+/// watch can't be moved, and supervision does not wait for that.
+#[test]
+fn a_storm_of_events_holds_up_nothing() {
+    let python = "import os, time
+file = os.environ['HEARTBEAT_FILE']
+fd = os.open(file, os.O_RDWR | os.O_CREAT)
+for _ in range(3):
+    if os.fork() == 0:
+        while True:
+            os.pwrite(fd, b'x', 0)
+            os.utime(fd)
+while True:
+    open(file + '.new', 'w').close()
+    os.rename(file + '.new', file)
+    time.sleep(0.05)";
+    let options = ["--enable-heartbeat", "--heartbeat-file=hb", "--timeout=10"];
+    let mut run = Setup::new(options.iter().chain(&["python3", "-c", python])).start();
+    run.logged(&["started"]);
+    for _ in 0..10 {
+        let_pass(Duration::from_millis(200));
+        let sent = Instant::now();
+        run.signal(Signal::SIGWINCH);
+        let (at, _) = run.logged_at(&["signal name=SIGWINCH"]);
+        assert!(at - sent < Duration::from_secs(2), "{:?}", at - sent);
+    }
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.code(), 0);
+    assert!(!run.log().contains("heartbeat timeout"));
 }

@@ -12,21 +12,15 @@ use super::*;
 /// A heartbeat file, and a watcher that is played by the test.
 struct Case {
     evidence: Evidence,
-    _poll: mio::Poll,
 }
 
 impl Case {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("evidence-{}-{name}", std::process::id()));
         fs::write(&path, "old").unwrap();
-        let poll = mio::Poll::new().unwrap();
-        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
-        let evidence = Evidence::new(path.clone(), Arc::new(waker));
-        evidence.set_watched(Look::at(&path));
-        Self {
-            evidence,
-            _poll: poll,
-        }
+        let evidence = Evidence::new(path.clone());
+        evidence.set_watch(Watch::On(Look::at(&path).unwrap()), None);
+        Self { evidence }
     }
 
     fn path(&self) -> &Path {
@@ -112,16 +106,14 @@ fn a_second_touch_within_a_tick_counts_and_a_chmod_after_it_does_not() {
 }
 
 #[test]
-fn a_chmod_counts_only_before_a_verdict_without_events_and_makes_nothing_ours() {
+fn a_chmod_counts_only_before_a_verdict_and_untold_and_makes_nothing_ours() {
     let case = Case::new("doubt");
     fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
-    case.evidence.look();
+    assert!(!case.is_told(TOUCHED));
+    case.evidence.last_look();
     assert_eq!(case.evidence.last_beat(), None);
     fs::set_permissions(case.path(), Permissions::from_mode(0o640)).unwrap();
-    case.evidence.last_look(true);
-    assert_eq!(case.evidence.last_beat(), None);
-    fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
-    case.evidence.last_look(false);
+    case.evidence.last_look();
     assert!(case.evidence.last_beat().is_some());
     assert!(!case.evidence.has_beaten());
 }
@@ -184,4 +176,22 @@ fn a_neighbours_event_is_not_even_looked_at() {
     case.evidence.take_event(Ok(event));
     assert_eq!(case.evidence.last_beat(), None);
     assert!(!case.evidence.take_blind());
+}
+
+#[test]
+fn a_file_system_that_tells_nothing_is_found_out_and_a_late_event_is_not() {
+    let case = Case::new("deaf");
+    let has_warned = || case.evidence.warned.load(Ordering::Acquire);
+    for seconds in [1000, 2000] {
+        case.touch_at(seconds);
+        // The reactor was quicker.
+        case.evidence.last_look();
+        assert!(!has_warned());
+        case.is_told(TOUCHED);
+    }
+    for (seconds, warned) in [(3000, false), (4000, true)] {
+        case.touch_at(seconds);
+        case.evidence.last_look();
+        assert_eq!(has_warned(), warned);
+    }
 }
