@@ -28,8 +28,8 @@ MAY_USE = {
     "child": DATA | {"sys"},
     "signals": DATA | {"sys"},
     "heartbeat": DATA,
-    "logging": DATA | {"sys"},
-    "reactor": DATA | {"child", "signals", "heartbeat", "supervisor", "flood"},
+    "logging": DATA,
+    "reactor": DATA | {"child", "signals", "heartbeat", "logging", "supervisor", "flood"},
     "main": {"cli", "config", "error", "exit", "logging", "reactor"},
     "lib": set(),
 }

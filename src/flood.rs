@@ -2,7 +2,7 @@
 //!
 //! Pure, as the machine is: time is an argument. A run is told whole or not at all, and a run that
 //! lasts is always told, as are the lines that matter whatever came before them: a stop, giving up,
-//! the last one. What is left out is counted, and the count is told before the next line.
+//! the last one. What is left out is counted.
 
 #[cfg(test)]
 mod tests;
@@ -13,11 +13,11 @@ use log::LevelFilter;
 
 use crate::report::Report;
 
-/// So many runs, or signals for the command, may come in a row before any is left out...
+/// So many brief runs, or signals for the command, may come in a row before any is left out...
 const BURST: u32 = 100;
 /// ... and then one in this time.
 const EVERY: Duration = Duration::from_secs(5);
-/// A run that lasts this long is told in any case.
+/// A run that is not followed by another within this time is told in any case.
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// What is told and what is left out.
@@ -27,18 +27,11 @@ pub struct Flood {
     level: LevelFilter,
     runs: Bucket,
     signals: Bucket,
-    /// The lines of a run that has begun when there were too many.
-    held: Option<Held>,
+    /// When the last run began.
+    begun: Option<Instant>,
+    /// The lines of a run that has begun when there were too many; told when it is no brief one.
+    held: Option<Vec<Report>>,
     left_out: u64,
-    /// When the count is told, if no line comes before.
-    count_due: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Held {
-    lines: Vec<Report>,
-    /// When it is no brief run any more.
-    until: Instant,
 }
 
 impl Flood {
@@ -49,83 +42,61 @@ impl Flood {
             level,
             runs: Bucket { full_at: now },
             signals: Bucket { full_at: now },
+            begun: None,
             held: None,
             left_out: 0,
-            count_due: None,
         }
     }
 
     /// Takes one event at `now`; what is to be told at once, in this order.
     #[must_use]
     pub fn take(&mut self, now: Instant, report: Report) -> Vec<Report> {
+        let mut told = self.due(now);
         let kind = Kind::of(&report);
         if kind == Kind::RunBegins {
-            if let Some(brief) = self.held.take() {
-                self.leave_out(now, brief.lines.len());
-            }
-            if !self.runs.take(now) {
-                self.held = Some(Held {
-                    lines: Vec::new(),
-                    until: now + BRIEF,
-                });
-            }
+            let brief = self.begun.replace(now).is_some_and(|at| now - at < BRIEF);
+            self.leave_out_held();
+            self.held = (brief && !self.runs.take(now)).then(Vec::new);
         }
         if report.level() > self.level {
-            return Vec::new();
+            return told;
         }
         match (kind, &mut self.held) {
-            (Kind::RunBegins | Kind::OfRun, Some(run)) => run.lines.push(report),
-            (Kind::Signal, _) if !self.signals.take(now) => self.leave_out(now, 1),
-            (Kind::RunBegins | Kind::OfRun | Kind::Signal | Kind::Urgent, _) => {
-                return self.tell(report);
+            (Kind::RunBegins | Kind::OfRun, Some(held)) => held.push(report),
+            (Kind::Signal, _) if !self.signals.take(now) => self.left_out += 1,
+            (Kind::RunBegins | Kind::OfRun | Kind::Signal | Kind::Urgent, held) => {
+                told.extend(held.take().into_iter().flatten());
+                told.push(report);
             }
         }
-        Vec::new()
+        told
     }
 
     /// When [`Flood::due`] is to be called; None while nothing waits to be told.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let held = self.held.as_ref().map(|run| run.until);
-        held.into_iter().chain(self.count_due).min()
+        let until = self.begun? + BRIEF;
+        self.held.is_some().then_some(until)
     }
 
     /// What is to be told because time has passed.
     #[must_use]
     pub fn due(&mut self, now: Instant) -> Vec<Report> {
-        if self.held.as_ref().is_some_and(|run| run.until <= now) {
-            return self.all_that_waits();
-        }
-        if self.count_due.is_some_and(|at| at <= now) {
-            return self.count().into_iter().collect();
+        if self.deadline().is_some_and(|until| until <= now) {
+            return self.held.take().unwrap_or_default();
         }
         Vec::new()
     }
 
-    fn tell(&mut self, report: Report) -> Vec<Report> {
-        let mut told = self.all_that_waits();
-        told.push(report);
-        told
+    /// How many lines were left out since the last call.
+    #[must_use]
+    pub fn left_out(&mut self) -> u64 {
+        std::mem::take(&mut self.left_out)
     }
 
-    fn all_that_waits(&mut self) -> Vec<Report> {
-        let held = self.held.take().map(|run| run.lines);
-        let held = held.into_iter().flatten();
-        self.count().into_iter().chain(held).collect()
-    }
-
-    fn leave_out(&mut self, now: Instant, lines: usize) {
-        if lines == 0 {
-            return;
-        }
-        self.left_out = self.left_out.saturating_add(lines as u64);
-        self.count_due.get_or_insert(now + EVERY);
-    }
-
-    fn count(&mut self) -> Option<Report> {
-        self.count_due = None;
-        let count = std::mem::take(&mut self.left_out);
-        (count > 0).then_some(Report::LinesLeftOut { count })
+    fn leave_out_held(&mut self) {
+        let lines = self.held.take().map_or(0, |held| held.len());
+        self.left_out += lines as u64;
     }
 }
 
@@ -156,10 +127,9 @@ impl Kind {
                 action: "forward" | "ignore",
                 ..
             } => Self::Signal,
-            Report::Signal { .. }
-            | Report::GivingUp { .. }
-            | Report::LinesLeftOut { .. }
-            | Report::Finished { .. } => Self::Urgent,
+            Report::Signal { .. } | Report::GivingUp { .. } | Report::Finished { .. } => {
+                Self::Urgent
+            }
         }
     }
 }

@@ -33,6 +33,9 @@
 //! **The log stays readable.** [`flood`], pure too, decides which lines are left out where the same
 //! failure repeats many times a second; [`logging`] writes the rest and never waits for a reader.
 //!
+//! **Others may wait, the loop never does.** notify's thread reads the events; the keeper, parked, moves
+//! the watch; where stderr can't be opened again, a third thread writes the log.
+//!
 //! **The rooms**: plain data in [`config`], [`report`], [`exit`], [`error`], [`text`]; adapters that
 //! do not know each other nor any policy in [`child`], [`signals`], [`heartbeat`], [`logging`]; all
 //! `unsafe` in `sys`. `scripts/check_layout.py` holds the code against that.

@@ -4,8 +4,9 @@
 mod line;
 mod sink;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
@@ -15,6 +16,22 @@ use crate::error::Error;
 use line::LineWriter;
 use sink::Sink;
 
+/// Lines that were lost before they came to be written; told with the next one that is.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Counts lines that were left out.
+pub fn left_out(count: u64) {
+    LOST.fetch_add(count, Ordering::Relaxed);
+}
+
+/// Says on stderr why we end, before there is a log or beside it. Nor is this waited for.
+pub fn complain(text: &str) {
+    let mut stderr = Sink::stderr(&LOST);
+    // Where it can't be written, the exit code has to do.
+    let _ = stderr.write(text.as_bytes());
+    let _ = stderr.flush();
+}
+
 /// Sets the log up: to `file` where one is named, else to stderr.
 ///
 /// # Errors
@@ -22,7 +39,7 @@ use sink::Sink;
 pub fn init(level: LevelFilter, file: Option<&Path>) -> Result<(), Error> {
     let (sink, colours) = match file {
         Some(path) => (Sink::file(path)?, false),
-        None => (Sink::stderr(), wants_colours()),
+        None => (Sink::stderr(&LOST), wants_colours()),
     };
     let config = ConfigBuilder::new()
         .set_time_format_custom(format_description!(
@@ -35,7 +52,7 @@ pub fn init(level: LevelFilter, file: Option<&Path>) -> Result<(), Error> {
         .set_location_level(LevelFilter::Off)
         .build();
     let logger = Logger {
-        inner: WriteLogger::new(level, config, LineWriter::new(sink)),
+        inner: WriteLogger::new(level, config, LineWriter::new(sink, &LOST)),
         colours,
     };
     // Fails only where a logger is set already; there is one call.
@@ -80,7 +97,9 @@ impl Log for Logger {
         );
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        self.inner.flush();
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +112,7 @@ mod tests {
             inner: WriteLogger::new(
                 LevelFilter::Info,
                 simplelog::Config::default(),
-                LineWriter::new(Sink::stderr()),
+                LineWriter::new(Sink::Plain, &LOST),
             ),
             colours: false,
         };

@@ -14,8 +14,7 @@ fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let exit = match cli::parse(&argv) {
         Ok(config) => supervise(config).unwrap_or_else(|error| {
-            // Not `eprintln`, which panics where stderr can't be written.
-            let _ = writeln!(std::io::stderr(), "supervisor: {error}");
+            logging::complain(&format!("supervisor: {error}\n"));
             Exit::FAILED
         }),
         Err(early) => print(&early),
@@ -25,13 +24,17 @@ fn main() -> ExitCode {
 
 fn supervise(config: Config) -> Result<Exit, Error> {
     logging::init(config.log_level, config.log_file.as_deref())?;
-    reactor::run(config)
+    let outcome = reactor::run(config);
+    log::logger().flush();
+    outcome
 }
 
 fn print(early: &Early) -> Exit {
-    let _ = match early.exit {
-        Exit::SUCCESS => std::io::stdout().write_all(early.text.as_bytes()),
-        _ => std::io::stderr().write_all(early.text.as_bytes()),
-    };
+    if early.exit == Exit::SUCCESS {
+        // Not `print`, which panics where stdout can't be written.
+        let _ = std::io::stdout().write_all(early.text.as_bytes());
+    } else {
+        logging::complain(&early.text);
+    }
     early.exit
 }

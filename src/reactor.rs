@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::flood::Flood;
 use crate::heartbeat::Heartbeat;
+use crate::logging;
 use crate::report::Report;
 use crate::signals::{Heard, Signals};
 use crate::supervisor::{Action, Event, SpawnFailure, Supervisor};
@@ -114,9 +115,8 @@ impl Reactor {
                     return Ok(exit);
                 }
             }
-            for report in self.flood.due(clock::now()) {
-                self.write(&report);
-            }
+            let told = self.flood.due(clock::now());
+            self.write(&told);
         }
     }
 
@@ -218,13 +218,15 @@ impl Reactor {
     }
 
     fn report(&mut self, report: Report) {
-        for report in self.flood.take(clock::now(), report) {
-            self.write(&report);
-        }
+        let told = self.flood.take(clock::now(), report);
+        self.write(&told);
     }
 
-    fn write(&self, report: &Report) {
-        log::log!(report.level(), "{}", report.line(&self.shown));
+    fn write(&mut self, told: &[Report]) {
+        logging::left_out(self.flood.left_out());
+        for report in told {
+            log::log!(report.level(), "{}", report.line(&self.shown));
+        }
     }
 }
 

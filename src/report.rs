@@ -105,11 +105,6 @@ pub enum Report {
         /// `stop`, `kill`, `forward` or `ignore`.
         action: &'static str,
     },
-    /// So many lines were left out, for too many came at once.
-    LinesLeftOut {
-        /// How many since the last such line.
-        count: u64,
-    },
     /// The last line.
     Finished {
         /// The supervisor's exit code.
@@ -135,8 +130,7 @@ impl Report {
             Self::Exited { .. }
             | Self::HeartbeatTimeout { .. }
             | Self::Killing { .. }
-            | Self::LeftBehind { .. }
-            | Self::LinesLeftOut { .. } => Level::Warn,
+            | Self::LeftBehind { .. } => Level::Warn,
             Self::GivingUp { .. } | Self::StartFailed { .. } => Level::Error,
         }
     }
@@ -223,9 +217,6 @@ impl fmt::Display for Line<'_> {
             ),
             Report::Signal { signal, action } => {
                 write!(f, "signal name={} action={action}", signal.as_str())
-            }
-            Report::LinesLeftOut { count } => {
-                write!(f, "log lines dropped count={count} reason=\"rate limit\"")
             }
             Report::Finished { code, runs, uptime } => write!(
                 f,

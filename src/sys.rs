@@ -1,4 +1,4 @@
-//! The one module with `unsafe`: four things that no safe interface offers as they are needed.
+//! The one module with `unsafe`: three things that no safe interface offers as they are needed.
 //!
 //! * **Launching.** `std::process::Command` empties the signal mask of the child, where the command
 //!   is to start with the caller's; its `execvp` hands a file without `#!` to a shell, where the
@@ -7,13 +7,12 @@
 //! * **Reaping.** nix refuses the status of a child that a real-time signal killed, after having
 //!   reaped it. So: [`wait_any`].
 //! * **Asking** for a signal's disposition, and ignoring one. So: [`is_ignored`], [`ignore`].
-//! * **Writing without waiting** to what has no flag of its own for that. So: [`write_now`].
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
 use std::ffi::{CString, OsStr, c_char};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -209,45 +208,6 @@ fn wait(pid: libc::pid_t, options: i32) -> nix::Result<Option<(Pid, ExitStatus)>
             }
         }
     }
-}
-
-/// Writes what can be written at once, where the kernel can be asked for that (Linux,
-/// pwritev2(2) with `RWF_NOWAIT`; pipes since 6.4); None where it can't.
-#[cfg(target_os = "linux")]
-pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Option<io::Result<usize>> {
-    let piece = io::IoSlice::new(bytes);
-    // At the current position: both halves of the offset are -1.
-    let (at, flags) = (-1 as libc::c_long, libc::RWF_NOWAIT);
-    // SAFETY: an IoSlice is laid out as an iovec (its documentation says so), `bytes` is valid for
-    // its length, and `fd` is open.
-    let written = unsafe {
-        libc::syscall(
-            libc::SYS_pwritev2,
-            fd.as_raw_fd(),
-            &raw const piece,
-            1 as libc::c_long,
-            at,
-            at,
-            flags,
-        )
-    };
-    if let Ok(written) = usize::try_from(written) {
-        return Some(Ok(written));
-    }
-    let errno = Errno::last();
-    let unknown = [
-        Errno::EOPNOTSUPP,
-        Errno::ENOSYS,
-        Errno::EINVAL,
-        Errno::ESPIPE,
-    ];
-    (!unknown.contains(&errno)).then(|| Err(errno.into()))
-}
-
-/// Elsewhere it can't.
-#[cfg(not(target_os = "linux"))]
-pub fn write_now(_: BorrowedFd<'_>, _: &[u8]) -> Option<io::Result<usize>> {
-    None
 }
 
 /// Ignores `signal` in this process.

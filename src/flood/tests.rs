@@ -36,7 +36,7 @@ impl Log {
     /// Time passes, and what is due is told when it is.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(due) = self.flood.deadline().filter(|due| *due <= end) {
+        while let Some(due) = self.flood.deadline().filter(|due| *due < end) {
             self.now = due;
             let told = self.flood.due(due);
             self.told.extend(told);
@@ -73,6 +73,11 @@ impl Log {
         self.report(Report::Signal { signal, action });
     }
 
+    /// How many lines were left out and how many told, since the last call.
+    fn tally(&mut self) -> (u64, usize) {
+        (self.flood.left_out(), self.take().len())
+    }
+
     fn take(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.told)
     }
@@ -82,27 +87,13 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// The sum of all counts, and how many other lines there are.
-fn tally(told: &[Report]) -> (u64, usize) {
-    let (mut left_out, mut lines) = (0, 0);
-    for report in told {
-        if let Report::LinesLeftOut { count } = report {
-            assert_ne!(*count, 0);
-            left_out += count;
-        } else {
-            lines += 1;
-        }
-    }
-    (left_out, lines)
-}
-
 #[test]
 fn a_burst_is_told_whole() {
     let mut log = Log::new();
     for _ in 0..BURST {
         log.run(millis(1));
     }
-    assert_eq!(tally(&log.take()), (0, 3 * BURST as usize));
+    assert_eq!(log.tally(), (0, 3 * BURST as usize));
     assert_eq!(log.flood.deadline(), None);
 }
 
@@ -112,17 +103,15 @@ fn a_thousand_failures_a_minute_stay_readable_and_each_line_is_counted() {
     for _ in 0..1000 {
         log.run(millis(60));
     }
-    // Among so many: a hundred runs, then twelve a minute, each with its count.
-    let told = log.take();
-    assert!((330..350).contains(&told.len()), "{}", told.len());
     log.report(Report::GivingUp {
         restarts: 1000,
         code: Exit(1),
     });
-    let end = log.take();
-    let (before, after) = (tally(&told), tally(&end));
-    assert_eq!(before.0 + after.0 + (before.1 + after.1) as u64, 3001);
-    assert!(matches!(end.last(), Some(Report::GivingUp { .. })));
+    assert!(matches!(log.told.last(), Some(Report::GivingUp { .. })));
+    let (left_out, told) = log.tally();
+    // A hundred runs, and twelve a minute.
+    assert!((330..350).contains(&told), "{told}");
+    assert_eq!(left_out + told as u64, 3001);
 }
 
 #[test]
@@ -143,21 +132,17 @@ fn a_run_is_told_whole_or_not_at_all() {
 #[test]
 fn a_run_that_lasts_is_told_when_it_has_lasted() {
     let mut log = Log::new();
-    for _ in 0..BURST + 10 {
+    for _ in 0..BURST + 11 {
         log.run(Duration::ZERO);
     }
-    log.take();
+    log.tally();
     log.start();
-    assert_eq!(log.take(), []);
-    log.pass(BRIEF - millis(1));
+    assert_eq!(log.tally(), (3, 0));
+    log.pass(BRIEF);
     assert_eq!(log.take(), []);
     log.pass(millis(1));
     let run = log.runs;
-    let lines = [
-        Report::LinesLeftOut { count: 30 },
-        Report::Started { pid: 1, run },
-    ];
-    assert_eq!(log.take(), lines);
+    assert_eq!(log.take(), [Report::Started { pid: 1, run }]);
     assert_eq!(log.flood.deadline(), None);
     let stopping = Report::Stopping {
         pid: 1,
@@ -168,29 +153,47 @@ fn a_run_that_lasts_is_told_when_it_has_lasted() {
     assert_eq!(log.take(), [stopping], "it is told to its end");
 }
 
+/// A stalled supervisor learns at one instant that a run has lasted, has ended, and that the next
+/// one has begun.
 #[test]
-fn runs_of_a_second_and_more_are_never_left_out() {
+fn a_run_that_lasted_while_nobody_looked_is_told_too() {
     let mut log = Log::new();
-    for _ in 0..1000 {
-        log.run(BRIEF);
+    for _ in 0..BURST + 11 {
+        log.run(Duration::ZERO);
     }
-    assert_eq!(tally(&log.take()), (0, 3000));
+    log.start();
+    log.tally();
+    log.now += Duration::from_secs(60);
+    log.report(Report::Exited {
+        pid: 1,
+        ended: Ended::Code(1),
+        uptime: Duration::from_secs(60),
+    });
+    assert_eq!(log.tally(), (0, 2));
 }
 
 #[test]
-fn what_matters_is_told_at_once_after_all_that_led_to_it() {
+fn runs_of_a_second_and_more_are_never_left_out_nor_held() {
     let mut log = Log::new();
-    for _ in 0..BURST + 1 {
+    for _ in 0..1000 {
+        log.run(BRIEF);
+        assert_eq!(log.flood.deadline(), None);
+    }
+    assert_eq!(log.tally(), (0, 3000));
+}
+
+#[test]
+fn what_matters_is_told_at_once_after_the_run_that_led_to_it() {
+    let mut log = Log::new();
+    for _ in 0..BURST + 2 {
         log.run(Duration::ZERO);
     }
-    log.take();
     log.start();
+    log.tally();
     log.signal("stop");
     let told = log.take();
-    assert_eq!(tally(&told), (3, 2));
-    assert!(matches!(told[0], Report::LinesLeftOut { .. }));
-    assert!(matches!(told[1], Report::Started { .. }));
-    assert!(matches!(told[2], Report::Signal { .. }));
+    assert!(matches!(told[0], Report::Started { .. }));
+    assert!(matches!(told[1], Report::Signal { .. }));
 }
 
 #[test]
@@ -200,11 +203,11 @@ fn after_a_pause_a_burst_is_told_again() {
         log.run(Duration::ZERO);
     }
     log.pass(EVERY * BURST);
-    log.take();
+    log.tally();
     for _ in 0..BURST {
         log.run(Duration::ZERO);
     }
-    assert_eq!(tally(&log.take()), (0, 3 * BURST as usize));
+    assert_eq!(log.tally(), (0, 3 * BURST as usize));
 }
 
 #[test]
@@ -213,28 +216,22 @@ fn signals_for_the_command_are_limited_and_a_stop_is_not() {
     for _ in 0..BURST + 20 {
         log.signal("forward");
     }
-    assert_eq!(tally(&log.take()), (0, BURST as usize));
-    log.pass(EVERY);
-    assert_eq!(log.take(), [Report::LinesLeftOut { count: 20 }]);
+    assert_eq!(log.tally(), (20, BURST as usize));
     for _ in 0..1000 {
         log.signal("stop");
     }
-    assert_eq!(tally(&log.take()), (0, 1000));
+    assert_eq!(log.tally(), (0, 1000));
 }
 
 #[test]
 fn what_the_log_does_not_show_is_not_counted_and_the_rest_is_limited_too() {
-    let mut log = Log::at(LevelFilter::Warn);
-    for _ in 0..BURST + 10 {
-        log.run(Duration::ZERO);
+    for (level, lines) in [(LevelFilter::Warn, 1), (LevelFilter::Error, 0)] {
+        let mut log = Log::at(level);
+        for _ in 0..BURST + 11 {
+            log.run(Duration::ZERO);
+        }
+        // The first run is none too many, the last one is still held.
+        let told = lines * (BURST as usize + 1);
+        assert_eq!(log.tally(), (lines as u64 * 9, told));
     }
-    log.pass(EVERY);
-    // One line of each run; the last run, which is held when the time has passed, is told.
-    assert_eq!(tally(&log.take()), (9, BURST as usize + 1));
-    let mut quiet = Log::at(LevelFilter::Error);
-    for _ in 0..BURST * 2 {
-        quiet.run(Duration::ZERO);
-    }
-    quiet.pass(EVERY);
-    assert_eq!(quiet.take(), []);
 }

@@ -1,6 +1,7 @@
 //! Whole lines, and what becomes of those that can't be written.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a pipe takes in one piece (`PIPE_BUF`, pipe(7)): longer lines of two writers may mix.
 const LONGEST_LINE: usize = 4096;
@@ -13,15 +14,19 @@ const STAMP_LENGTH: usize = 24;
 pub struct LineWriter<W> {
     sink: W,
     line: Vec<u8>,
+    /// Lines that were lost elsewhere, to be told of here.
+    lost: &'static AtomicU64,
     dropped: u64,
     /// The last write ended inside a line (a disk that filled up).
     torn: bool,
 }
 
 impl<W: Write> LineWriter<W> {
-    pub fn new(sink: W) -> Self {
+    /// Counts what can't be written together with the lines in `lost`.
+    pub fn new(sink: W, lost: &'static AtomicU64) -> Self {
         Self {
             sink,
+            lost,
             line: Vec::new(),
             dropped: 0,
             torn: false,
@@ -34,6 +39,7 @@ impl<W: Write> LineWriter<W> {
             self.line.extend_from_slice(b"...\n");
         }
         let line = std::mem::take(&mut self.line);
+        self.dropped += self.lost.swap(0, Ordering::Relaxed);
         if self.dropped > 0 {
             let stamp = String::from_utf8_lossy(&line[..line.len().min(STAMP_LENGTH)]);
             let count = self.dropped;
@@ -51,13 +57,10 @@ impl<W: Write> LineWriter<W> {
 
     /// One `write(2)`; whether all of it went through.
     fn write_whole(&mut self, line: &[u8]) -> bool {
-        let whole = if self.torn {
-            [b"\n", line].concat()
-        } else {
-            line.to_vec()
-        };
+        let torn = [b"\n", line].concat();
+        let whole = if self.torn { &torn } else { line };
         let written = loop {
-            match self.sink.write(&whole) {
+            match self.sink.write(whole) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return false,
                 Ok(written) => break written,
@@ -80,7 +83,7 @@ impl<W: Write> Write for LineWriter<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.sink.flush()
     }
 }
 
@@ -111,10 +114,11 @@ mod tests {
     }
 
     fn writer(room: usize) -> LineWriter<Disk> {
-        LineWriter::new(Disk {
+        let disk = Disk {
             writes: Vec::new(),
             room,
-        })
+        };
+        LineWriter::new(disk, Box::leak(Box::default()))
     }
 
     const STAMP: &str = "2026-11-23T10:00:00.123Z";
@@ -150,6 +154,16 @@ mod tests {
             format!("{STAMP} next\n"),
         ];
         assert_eq!(writer.sink.writes, expected);
+    }
+
+    #[test]
+    fn lines_that_were_lost_elsewhere_are_counted_with_them() {
+        let mut writer = writer(0);
+        writer.lost.store(500, Ordering::Relaxed);
+        log(&mut writer, "lost");
+        writer.sink.room = 10_000;
+        log(&mut writer, "found");
+        assert!(writer.sink.writes[0].ends_with("log lines dropped count=501\n"));
     }
 
     #[test]

@@ -127,7 +127,6 @@ impl Sim {
             | Report::LeftBehind { .. }
             | Report::StartFailed { .. }
             | Report::Signal { .. }
-            | Report::LinesLeftOut { .. }
             | Report::Finished { .. } => {}
         }
     }

@@ -181,7 +181,8 @@ fn a_user_without_processes_left_is_waited_for() {
         "-c",
         "for i in 1 2 3 4 5 6; do : > hb; sleep 0.5; done; exit 9",
     ];
-    let limit = "resource.setrlimit(resource.RLIMIT_NPROC, (1, 100))";
+    // The log is to be had without a thread.
+    let limit = "resource.setrlimit(resource.RLIMIT_NPROC, (1, 100)); os.fchmod(2, 0o666)";
     let Some(setup) = Setup::as_user(54321, limit, words) else {
         return;
     };

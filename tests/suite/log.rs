@@ -311,10 +311,7 @@ fn a_thousand_failures_stay_readable_and_each_line_is_counted() {
     assert!((300..600).contains(&lines.len()), "{}", lines.len());
     let left_out: usize = counts
         .iter()
-        .map(|line| {
-            assert!(line.ends_with("reason=\"rate limit\""), "{line}");
-            field(line, "count").parse::<usize>().unwrap()
-        })
+        .map(|line| field(line, "count").parse::<usize>().unwrap())
         .sum();
     // 1001 starts and exits, 1000 restarts, giving up, the last line.
     assert_eq!(lines.len() + left_out, 3004);

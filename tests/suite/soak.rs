@@ -26,6 +26,7 @@ scenarios! {
     a_supervisor_that_was_stopped_kills_nobody_who_beat: "frozen";
     what_was_stopped_together_gets_its_time: "together";
     a_queue_that_overflows_costs_nothing: "storms";
+    a_storm_of_events_holds_up_nothing: "endless";
     replacements_by_the_thousand_leave_nothing_behind: "replaced";
     whatever_is_done_to_files_and_links_is_a_beat: "files";
     directories_moved_away_kill_nobody: "moved";
