@@ -304,7 +304,7 @@ def grown(row, before, after):
     """Says how it was and is; a leak where it grew by more than a few pages, or by more descriptors
     than a launch needs for a moment."""
     row.notes.append(", ".join(f"{key} {before[key]} -> {after[key]}" for key in before))
-    for key, slack in [("rss", 64), ("dirty", 64), ("threads", 0), ("fds", 3)]:
+    for key, slack in [("rss", 256), ("dirty", 128), ("threads", 0), ("fds", 3)]:
         row.leaks += after[key] > before[key] + slack
 
 
