@@ -1,7 +1,7 @@
 //! Keeps a command up: restarts it when it fails, and when it hangs.
 //!
 //! ```text
-//!  notify's thread ── last beat (atomic), Waker ─┐
+//!  notify's thread ────────── last beat (atomic) ─┐
 //!  SIGCHLD, SIGTERM, ... ── signal-hook's pipe ──┤   ┌─────────┐ Event, now  ┌────────────┐
 //!  the machine's deadline = timeout of the poll ─┴──►│ reactor │────────────►│ supervisor │
 //!                                                    │  mio    │◄────────────│ pure state │
@@ -33,8 +33,9 @@
 //! **The log stays readable.** [`flood`], pure too, decides which lines are left out where the same
 //! failure repeats many times a second; [`logging`] writes the rest and never waits for a reader.
 //!
-//! **Others may wait, the loop never does.** notify's thread reads the events; the keeper, parked, moves
-//! the watch; where stderr can't be opened again, a third thread writes the log.
+//! **Others may wait, the loop never does.** notify's thread reads the events; the keeper, parked until
+//! then, moves the watch, for which it has to wait for notify's; where stderr can't be opened again, a
+//! thread writes the log. Without a heartbeat, and with an ordinary stderr, there is one thread.
 //!
 //! **The rooms**: plain data in [`config`], [`report`], [`exit`], [`error`], [`text`]; adapters that
 //! do not know each other nor any policy in [`child`], [`signals`], [`heartbeat`], [`logging`]; all
