@@ -76,13 +76,14 @@ impl Flood {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let until = self.begun? + BRIEF;
-        self.held.is_some().then_some(until)
+        let waits = self.held.as_ref().is_some_and(|held| !held.is_empty());
+        waits.then_some(until)
     }
 
     /// What is to be told because time has passed.
     #[must_use]
     pub fn due(&mut self, now: Instant) -> Vec<Report> {
-        if self.deadline().is_some_and(|until| until <= now) {
+        if self.begun.is_some_and(|at| at + BRIEF <= now) {
             return self.held.take().unwrap_or_default();
         }
         Vec::new()

@@ -188,6 +188,8 @@ impl Reactor {
                     if let Some(heartbeat) = self.heartbeat.take() {
                         heartbeat.close();
                     }
+                    // Nor may it be the one for which there is no room.
+                    log::logger().flush();
                     self.report(Report::Finished {
                         code: exit,
                         runs,

@@ -32,8 +32,8 @@ pub struct Evidence {
     blind: AtomicBool,
     /// Who sets it again; nobody where no thread could be had.
     keeper: OnceLock<Thread>,
-    /// Whether it was said that there are no events.
-    warned: AtomicBool,
+    /// Whether it was said that there are no events, or is too late for that.
+    warned: Mutex<bool>,
 }
 
 /// The last look, against which the next one is compared.
@@ -134,7 +134,7 @@ impl Evidence {
             }),
             blind: AtomicBool::new(false),
             keeper: OnceLock::new(),
-            warned: AtomicBool::new(false),
+            warned: Mutex::new(false),
         }
     }
 
@@ -177,12 +177,14 @@ impl Evidence {
 
     /// From here on there is nothing to warn of any more.
     pub fn finish(&self) {
-        self.warned.store(true, Ordering::Release);
+        *lock(&self.warned) = true;
     }
 
     /// One warning, whatever the reasons.
     pub fn warn_of_no_events(&self, reason: &str) {
-        if !self.warned.swap(true, Ordering::AcqRel) {
+        let mut warned = lock(&self.warned);
+        if !*warned {
+            *warned = true;
             log::warn!(
                 "heartbeat events can't be had path={} error={} fallback=\"one look at the file per deadline\"",
                 Quoted::path(&self.path),
@@ -196,6 +198,11 @@ impl Evidence {
         self.examine(&mut self.seen(), |before, found| {
             !found.same_content(before)
         });
+    }
+
+    /// The look after the watch was moved: nobody was told of what changed meanwhile.
+    pub fn look_after_moving(&self) {
+        self.examine(&mut self.seen(), |before, found| found != before);
     }
 
     /// The look before a verdict, which has the watch set again where that is not on the file.
@@ -307,8 +314,12 @@ impl Evidence {
         }
     }
 
-    /// A panic in any thread ends the process, so the lock can't be poisoned; nothing to mend.
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seen)
     }
+}
+
+/// A panic in any thread ends the process, so the lock can't be poisoned; nothing to mend.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

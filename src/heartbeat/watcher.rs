@@ -20,17 +20,17 @@ use super::evidence::{Evidence, Watch};
 use super::look::Look;
 use super::trace::Trace;
 
-/// How often the watch is set again at a time, where the file changes under our hands. More often
-/// than that only a file changes whose inode number does not last.
+/// How often the watch is set again at a time, where the file changes under our hands. There has to be
+/// an end for a file system whose inode numbers do not last.
 const TRIES: usize = 1000;
 
 /// What is to be watched as things are.
 struct Target {
     trace: Trace,
-    /// In the order in which they have to be watched, each with the inode that stands there: the
-    /// links that lead to the file, and the file; or, while that is missing, the nearest directory
-    /// above it and before it the one above that. For a directory that is removed while something in
-    /// it is open, as our lock is, says nothing of it itself.
+    /// In the order in which they have to be watched, each with the inode that stands there or behind
+    /// it: the links that lead to the file, and the file; or, while that is missing, the nearest
+    /// directory above it and before it the one above that. For a directory that is removed while
+    /// something in it is open, as our lock is, says nothing of it itself.
     places: Vec<(PathBuf, Option<Inode>)>,
     file: Option<Look>,
 }
@@ -169,8 +169,7 @@ impl Watcher {
                     return Err(Dead);
                 }
             };
-            // What changed between the last look and this watch was announced by nobody.
-            self.evidence.look();
+            self.evidence.look_after_moving();
             self.evidence.set_watch(watch, None);
             // Nor was it if there is something else to be watched by now.
             if target.is_same(&Target::of(self.evidence.path())) {
@@ -204,10 +203,11 @@ impl Watcher {
         for (place, _) in &target.places {
             let itself = WatchPathConfig::new(RecursiveMode::NonRecursive);
             let is_link = target.trace.links.contains(place);
+            refused = None;
             match notify.watch_with(place, itself.with_dereference_symlinks(!is_link)) {
                 Ok(()) => self.paths.push(place.clone()),
                 Err(error) => match Failure::from(error) {
-                    // What remains may be had: the file is worth more than a link.
+                    // Only the last one is indispensable. (A directory above may not be readable.)
                     Failure::Refused(error) => refused = Some(error),
                     failure @ (Failure::Gone | Failure::Dead(_)) => return Err(failure),
                 },

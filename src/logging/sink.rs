@@ -11,15 +11,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{SFlag, fstat};
 
@@ -43,18 +46,25 @@ pub enum Sink {
     /// The same, written by a thread; none yet, or none to be had, which may pass.
     Aside {
         /// To the thread.
-        writer: Option<SyncSender<Message>>,
+        writer: Option<Writer>,
         /// Where it counts the lines that it can't write.
         lost: &'static AtomicU64,
     },
 }
 
+/// The thread, from outside.
+pub struct Writer {
+    messages: Sender<Message>,
+    /// How many lines wait.
+    waiting: Arc<AtomicUsize>,
+}
+
 /// What the thread is told.
-pub enum Message {
+enum Message {
     /// Write this.
     Line(Vec<u8>),
     /// Say when you have come here.
-    Flush(SyncSender<()>),
+    Flush(Sender<()>),
 }
 
 impl Sink {
@@ -89,12 +99,33 @@ impl Sink {
     }
 }
 
-/// Starts the thread.
-fn aside(lost: &'static AtomicU64) -> io::Result<SyncSender<Message>> {
-    let (sender, receiver) = sync_channel(QUEUE);
-    let writer = thread::Builder::new().name("log".to_owned());
-    writer.spawn(move || write_aside(&receiver, lost))?;
-    Ok(sender)
+impl Writer {
+    fn start(lost: &'static AtomicU64) -> io::Result<Self> {
+        let (messages, receiver) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let theirs = Arc::clone(&waiting);
+        let thread = thread::Builder::new().name("log".to_owned());
+        thread.spawn(move || write_aside(&receiver, &theirs, lost))?;
+        Ok(Self { messages, waiting })
+    }
+
+    fn write(&self, line: &[u8]) -> io::Result<usize> {
+        if self.waiting.load(Ordering::Acquire) >= QUEUE {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let sent = self.messages.send(Message::Line(line.to_vec()));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(line.len())
+    }
+
+    /// Gives it a moment for what it has not written yet.
+    fn flush(&self) {
+        let (sender, done) = channel();
+        if self.messages.send(Message::Flush(sender)).is_ok() {
+            let _ = done.recv_timeout(FAREWELL);
+        }
+    }
 }
 
 /// A FIFO without a reader is not waited for, and a terminal does not become ours.
@@ -103,19 +134,37 @@ fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
 }
 
 /// The thread's work, until the process ends.
-fn write_aside(messages: &Receiver<Message>, lost: &AtomicU64) {
+fn write_aside(messages: &Receiver<Message>, waiting: &AtomicUsize, lost: &AtomicU64) {
     for message in messages {
         match message {
             Message::Line(line) => {
-                if io::stderr().write_all(&line).is_err() {
+                if write_whole(&line).is_err() {
                     lost.fetch_add(1, Ordering::Relaxed);
                 }
+                waiting.fetch_sub(1, Ordering::AcqRel);
             }
             Message::Flush(done) => {
                 let _ = done.send(());
             }
         }
     }
+}
+
+/// Waits as long as it takes, also where the command has made its stderr, and ours, non-blocking.
+fn write_whole(mut line: &[u8]) -> nix::Result<()> {
+    let stderr = io::stderr();
+    while !line.is_empty() {
+        match nix::unistd::write(&stderr, line) {
+            Ok(written) => line = &line[written..],
+            Err(Errno::EAGAIN) => {
+                let mut asked = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+                poll(&mut asked, PollTimeout::NONE)?;
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 impl Write for Sink {
@@ -128,30 +177,16 @@ impl Write for Sink {
                 Ok(send(stderr.as_raw_fd(), bytes, flags)?)
             }
             Self::Plain => Ok(nix::unistd::write(&stderr, bytes)?),
-            Self::Aside { writer, lost } => {
-                let writer = match writer {
-                    Some(writer) => writer,
-                    missing => missing.insert(aside(lost)?),
-                };
-                match writer.try_send(Message::Line(bytes.to_vec())) {
-                    Ok(()) => Ok(bytes.len()),
-                    Err(_) => Err(io::ErrorKind::WouldBlock.into()),
-                }
-            }
+            Self::Aside { writer, lost } => match writer {
+                Some(writer) => writer.write(bytes),
+                missing => missing.insert(Writer::start(lost)?).write(bytes),
+            },
         }
     }
 
-    /// Gives the thread a moment for what it has not written yet.
     fn flush(&mut self) -> io::Result<()> {
-        if let Self::Aside {
-            writer: Some(writer),
-            ..
-        } = self
-        {
-            let (sender, done) = sync_channel(1);
-            if writer.try_send(Message::Flush(sender)).is_ok() {
-                let _ = done.recv_timeout(FAREWELL);
-            }
+        if let Self::Aside { writer, .. } = self {
+            writer.iter().for_each(Writer::flush);
         }
         Ok(())
     }

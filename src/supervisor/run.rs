@@ -22,7 +22,18 @@ struct Silence {
     last_beat: Option<Instant>,
     /// One more timeout, given because the supervisor itself had not been running.
     excused_until: Option<Instant>,
+    /// A moment more, given because the deadline was looked at late.
+    second_look_at: Option<Instant>,
 }
+
+/// A deadline that is looked at later than this found the supervisor stalled: what the watcher's
+/// thread has to tell may wait just as it did. (A poll ends up to 1 ms late by itself.)
+const PUNCTUAL: Duration = Duration::from_millis(2);
+
+/// How long after that it is looked at again: at least, and as a part of the timeout. It is within
+/// the lateness that the contract allows on an idle machine.
+const SECOND_LOOK: Duration = Duration::from_millis(10);
+const SECOND_LOOK_PART: u32 = 100;
 
 /// What a look at an expired deadline comes to.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +57,7 @@ impl Run {
             rule,
             last_beat: None,
             excused_until: None,
+            second_look_at: None,
         });
         Self {
             pid,
@@ -62,6 +74,7 @@ impl Run {
         {
             silence.last_beat = Some(at);
             silence.excused_until = None;
+            silence.second_look_at = None;
         }
     }
 
@@ -71,7 +84,8 @@ impl Run {
         let silence = self.silence.as_ref()?;
         let from = self.started + silence.rule.initial_delay;
         let due = silence.last_beat.map_or(from, |beat| beat.max(from)) + silence.rule.timeout;
-        Some(silence.excused_until.map_or(due, |until| until.max(due)))
+        let given = [silence.excused_until, silence.second_look_at];
+        given.into_iter().flatten().chain([due]).max()
     }
 
     /// Judges the silence at `now`, when all evidence is in.
@@ -79,6 +93,9 @@ impl Run {
     /// Where the judge himself comes late by more than a tenth of the timeout (100 ms at least),
     /// the supervisor was not running, and perhaps the command neither: once per silence that
     /// excuses one more timeout (contract, section 3, 'frozen together').
+    ///
+    /// Where he comes late by less, once per silence there is a second look a moment later: a beat
+    /// that left no mark on the file may still wait to be told ('pending evidence first').
     pub fn judge(&mut self, now: Instant) -> Verdict {
         let Some(due) = self.deadline().filter(|due| *due <= now) else {
             return Verdict::Healthy;
@@ -91,6 +108,10 @@ impl Run {
         let tolerance = (timeout / 10).max(Duration::from_millis(100));
         if now - due > tolerance && silence.excused_until.is_none() {
             silence.excused_until = Some(now + timeout);
+            return Verdict::Healthy;
+        }
+        if now - due > PUNCTUAL && silence.second_look_at.is_none() {
+            silence.second_look_at = Some(now + SECOND_LOOK.max(timeout / SECOND_LOOK_PART));
             return Verdict::Healthy;
         }
         Verdict::Hung {

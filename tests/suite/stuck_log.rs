@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::openpty;
@@ -144,16 +145,36 @@ fn a_stuck_log_of_another_user_stops_nothing() {
     }
 }
 
-/// And it is written whole, to the last line, where it is read.
+/// And its last lines are written where somebody reads, be he late, and whatever the command has
+/// done to its flags.
 #[test]
 fn a_log_of_another_user_is_written_to_the_end() {
-    let words = ["--max-restarts=20", "--backoff-factor=0", "false"];
-    let Some(setup) = Setup::as_user(65534, "", words) else {
-        return;
-    };
-    let (code, log) = setup.finish();
-    assert_eq!((code, log.lines().count()), (1, 21 + 21 + 20 + 2));
-    assert!(log.lines().last().unwrap().contains("finished code=1"));
+    for flags in [OFlag::empty(), OFlag::O_NONBLOCK] {
+        let words = ["--max-restarts=90", "--backoff-factor=0", "false"];
+        let Some(setup) = Setup::as_user(65534, "", words) else {
+            return;
+        };
+        let (reader, writer) = full_pipe();
+        fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
+        let mut run = setup.stderr(writer).start();
+        let_pass(Duration::from_millis(200));
+        let log = read_to_finish(reader).join().unwrap();
+        assert_eq!(run.code(), 1);
+        // The count stands for all that is not there.
+        let (counts, lines): (Vec<_>, Vec<_>) = log
+            .lines()
+            .filter(|line| line.contains("[SUPERVISOR]"))
+            .partition(|line| line.contains("log lines dropped"));
+        let dropped = counts
+            .iter()
+            .map(|line| field(line, "count").parse::<usize>().unwrap());
+        assert_eq!(
+            lines.len() + dropped.sum::<usize>(),
+            91 + 91 + 90 + 2,
+            "{log}"
+        );
+        assert!(lines.last().unwrap().contains("finished code=1"), "{log}");
+    }
 }
 
 #[test]

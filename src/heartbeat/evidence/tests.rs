@@ -181,7 +181,7 @@ fn a_neighbours_event_is_not_even_looked_at() {
 #[test]
 fn a_file_system_that_tells_nothing_is_found_out_and_a_late_event_is_not() {
     let case = Case::new("deaf");
-    let has_warned = || case.evidence.warned.load(Ordering::Acquire);
+    let has_warned = || *lock(&case.evidence.warned);
     for seconds in [1000, 2000] {
         case.touch_at(seconds);
         // The reactor was quicker.
@@ -194,4 +194,16 @@ fn a_file_system_that_tells_nothing_is_found_out_and_a_late_event_is_not() {
         case.evidence.last_look();
         assert_eq!(has_warned(), warned);
     }
+}
+
+#[test]
+fn a_mark_that_was_made_while_the_watch_was_moved_counts() {
+    let case = Case::new("moving");
+    // As `cp -p` does: only the time of the last change of any kind is new.
+    let times = fs::metadata(case.path()).unwrap().modified().unwrap();
+    fs::write(case.path(), "new").unwrap();
+    let file = File::options().write(true).open(case.path());
+    file.unwrap().set_modified(times).unwrap();
+    case.evidence.look_after_moving();
+    assert!(case.evidence.last_beat().is_some());
 }

@@ -260,6 +260,7 @@ fn a_judge_who_comes_late_gives_one_more_timeout_once_per_silence() {
     assert_eq!(sim.take(), ["spawn"]);
     assert_eq!(sim.deadline(), Some(seconds(40)));
     sim.freeze(seconds(30));
+    sim.pass(Duration::from_millis(100));
     assert_eq!(sim.take(), ["hung", "TERM"], "the second time is no excuse");
 }
 
@@ -277,15 +278,37 @@ fn a_beat_makes_the_next_silence_excusable_again() {
 }
 
 #[test]
-fn a_judge_who_is_late_by_no_more_than_a_tenth_has_no_excuse() {
-    for (timeout, late) in [
-        (10, Duration::from_secs(1)),
-        (1, Duration::from_millis(100)),
+fn a_judge_who_is_late_by_no_more_than_a_tenth_looks_a_second_time_and_has_no_excuse() {
+    for (timeout, late, moment) in [
+        (10, Duration::from_secs(1), Duration::from_millis(100)),
+        (1, Duration::from_millis(100), Duration::from_millis(10)),
+        (1, Duration::from_millis(3), Duration::from_millis(10)),
     ] {
         let mut sim = Sim::new(with_heartbeat(timeout, 0));
         sim.freeze(seconds(timeout) + late);
-        assert_eq!(sim.take(), ["spawn", "hung", "TERM"]);
+        assert_eq!(sim.take(), ["spawn"]);
+        sim.pass(moment - Duration::from_nanos(1));
+        assert_eq!(sim.take(), [""; 0]);
+        sim.pass(Duration::from_nanos(1));
+        assert_eq!(sim.take(), ["hung", "TERM"]);
     }
+    // Punctual, as far as a poll can be.
+    let mut sim = Sim::new(with_heartbeat(1, 0));
+    sim.freeze(seconds(1) + Duration::from_millis(2));
+    assert_eq!(sim.take(), ["spawn", "hung", "TERM"]);
+}
+
+#[test]
+fn a_beat_that_is_told_just_after_a_late_look_saves_the_command() {
+    let mut sim = Sim::new(with_heartbeat(10, 0));
+    // It left no mark for the look to find.
+    sim.freeze(seconds(10) + Duration::from_millis(50));
+    sim.pass(Duration::from_millis(99));
+    sim.beat();
+    sim.pass(seconds(10) - Duration::from_nanos(1));
+    assert_eq!(sim.take(), ["spawn"]);
+    sim.pass(Duration::from_nanos(1));
+    assert_eq!(sim.take(), ["hung", "TERM"]);
 }
 
 #[test]
