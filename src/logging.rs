@@ -4,7 +4,7 @@
 mod line;
 mod sink;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +13,7 @@ use simplelog::{ConfigBuilder, WriteLogger};
 use time::macros::format_description;
 
 use crate::error::Error;
-use line::LineWriter;
+use line::{LineWriter, Lines};
 use sink::Sink;
 
 /// Lines that were lost before they came to be written; told with the next one that is.
@@ -28,8 +28,8 @@ pub fn left_out(count: u64) {
 pub fn complain(text: &str) {
     let mut stderr = Sink::stderr(&LOST);
     // Where it can't be written, the exit code has to do.
-    let _ = stderr.write(text.as_bytes());
-    let _ = stderr.flush();
+    let _ = stderr.put(text.as_bytes(), 1);
+    stderr.finish();
 }
 
 /// Sets the log up: to `file` where one is named, else to stderr.

@@ -49,13 +49,17 @@ struct Seen {
     /// Changes of the watched file in a row that no event had told when they were looked for. One
     /// may be told yet: the reactor was quicker than notify's thread.
     untold: u32,
+    /// The last look has taken a mark for a beat that may have been a chmod, and nothing since was
+    /// a beat for certain.
+    doubted: bool,
 }
 
 /// Where the watch stands.
 #[derive(Clone, Copy, Debug)]
 pub enum Watch {
-    /// It is being moved, and what is there will be compared when that is done.
-    Moving,
+    /// It is being moved, perhaps from this file, and what is there will be compared when that is
+    /// done.
+    Moving(Option<Look>),
     /// On this file.
     On(Look),
     /// On a directory, for the file is missing; or nowhere, for it can't be had.
@@ -67,7 +71,16 @@ impl Seen {
     fn is_watched(&self) -> bool {
         match (&self.look, &self.watch) {
             (Some(look), Watch::On(watched)) => look.same_file(watched),
-            (None, _) | (Some(_), Watch::Moving | Watch::Elsewhere) => false,
+            (None, _) | (Some(_), Watch::Moving(_) | Watch::Elsewhere) => false,
+        }
+    }
+
+    /// Whether a write that was told was one to `found`: the watch may stand, for as long as it can't
+    /// be moved, on a file that has been replaced.
+    fn is_written(&self, found: Option<&Look>) -> bool {
+        match (found, &self.watch) {
+            (Some(found), Watch::On(old) | Watch::Moving(Some(old))) => found.same_file(old),
+            (None, _) | (Some(_), Watch::Moving(None) | Watch::Elsewhere) => true,
         }
     }
 }
@@ -131,6 +144,7 @@ impl Evidence {
                 trace,
                 watch: Watch::Elsewhere,
                 untold: 0,
+                doubted: false,
             }),
             blind: AtomicBool::new(false),
             keeper: OnceLock::new(),
@@ -166,13 +180,20 @@ impl Evidence {
         self.wake_keeper();
     }
 
-    /// Says how the watch stands, and, where that has changed, the way on which it was set.
-    pub fn set_watch(&self, watch: Watch, trace: Option<Trace>) {
+    /// The watch is about to be moved to where `trace` leads.
+    pub fn set_moving(&self, trace: Trace) {
         let mut seen = self.seen();
-        seen.watch = watch;
-        if let Some(trace) = trace {
-            seen.trace = trace;
-        }
+        seen.trace = trace;
+        seen.watch = match seen.watch {
+            Watch::On(old) => Watch::Moving(Some(old)),
+            Watch::Moving(old) => Watch::Moving(old),
+            Watch::Elsewhere => Watch::Moving(None),
+        };
+    }
+
+    /// Says how the watch stands.
+    pub fn set_watch(&self, watch: Watch) {
+        self.seen().watch = watch;
     }
 
     /// From here on there is nothing to warn of any more.
@@ -209,13 +230,18 @@ impl Evidence {
     ///
     /// Any mark that is new counts, in doubt for the command: an event would have brought it here
     /// already, so either it waits to be read, or none comes. (A write that sets the times back
-    /// leaves no other mark than a chmod does.)
+    /// leaves no other mark than a chmod does.) Where events come, once: somebody may never cease to
+    /// change its mode.
     pub fn last_look(&self) {
         let mut seen = self.seen();
         let (before, watched) = (seen.look, seen.is_watched());
-        self.examine(&mut seen, |before, found| found != before);
+        let believing = !(watched && seen.doubted);
+        self.examine(&mut seen, |before, found| {
+            found != before && (believing || !found.same_content(before))
+        });
         if let (true, Some(before), Some(found)) = (watched, before, seen.look) {
             seen.untold += u32::from(found.same_file(&before) && found != before);
+            seen.doubted |= found != before && found.same_content(&before);
         }
         let (deaf, watched) = (seen.untold >= 2, seen.is_watched());
         drop(seen);
@@ -273,10 +299,15 @@ impl Evidence {
         // Within a tick of a change a second touch is not to be told from a chmod.
         let again = news == News::Touched && seen.changed_at.is_some_and(|at| now - at < TICK);
         // What the kernel says counts even if it is gone again by now, or left no mark.
-        let announced = matches!(news, News::Written | News::Made);
+        let announced = match news {
+            News::Written => seen.is_written(found.as_ref()),
+            News::Made => true,
+            News::Touched | News::Gone | News::Other => false,
+        };
         if changed || announced || again {
             self.beat(now);
             seen.has_beaten = true;
+            seen.doubted = false;
         }
         if changed {
             seen.changed_at = Some(now);
@@ -289,7 +320,7 @@ impl Evidence {
         match (&seen.look, &seen.watch) {
             // A new file may have been given the number of the old one, or a directory its name: the
             // end of the old one says more than a comparison will.
-            (_, Watch::Moving) => matches!(news, News::Gone | News::Other),
+            (_, Watch::Moving(_)) => matches!(news, News::Gone | News::Other),
             (Some(found), Watch::On(watched)) => news == News::Gone || !found.same_file(watched),
             // A missing file: the directory that came or went decides what to watch.
             (None, _) | (Some(_), Watch::Elsewhere) => true,

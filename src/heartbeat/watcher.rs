@@ -132,7 +132,7 @@ impl Watcher {
             Ok(keeper) => evidence.set_keeper(keeper.thread().clone()),
             Err(error) => {
                 evidence.warn_of_no_events(&error.to_string());
-                evidence.set_watch(Watch::Elsewhere, None);
+                evidence.set_watch(Watch::Elsewhere);
             }
         }
     }
@@ -152,8 +152,7 @@ impl Watcher {
     fn rewatch(&mut self) -> Result<(), Dead> {
         for _ in 0..TRIES {
             let target = Target::of(self.evidence.path());
-            self.evidence
-                .set_watch(Watch::Moving, Some(target.trace.clone()));
+            self.evidence.set_moving(target.trace.clone());
             let watch = match self.watch(&target) {
                 Ok(()) => target.file.map_or(Watch::Elsewhere, Watch::On),
                 Err(Failure::Gone) => continue,
@@ -163,21 +162,21 @@ impl Watcher {
                 }
                 Err(Failure::Dead(error)) => {
                     self.evidence.warn_of_no_events(&error.to_string());
-                    self.evidence.set_watch(Watch::Elsewhere, None);
+                    self.evidence.set_watch(Watch::Elsewhere);
                     // Its `Drop` would panic.
                     std::mem::forget(self.notify.take());
                     return Err(Dead);
                 }
             };
             self.evidence.look_after_moving();
-            self.evidence.set_watch(watch, None);
+            self.evidence.set_watch(watch);
             // Nor was it if there is something else to be watched by now.
             if target.is_same(&Target::of(self.evidence.path())) {
                 return Ok(());
             }
         }
         // The next event tells, or the look at the deadline.
-        self.evidence.set_watch(Watch::Elsewhere, None);
+        self.evidence.set_watch(Watch::Elsewhere);
         Ok(())
     }
 

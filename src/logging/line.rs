@@ -9,6 +9,19 @@ const LONGEST_LINE: usize = 4096;
 /// `2026-11-23T10:00:00.123Z`.
 const STAMP_LENGTH: usize = 24;
 
+/// Where whole lines go.
+pub trait Lines {
+    /// Takes what there is room for, at once. The line stands for so many that are told or lost with
+    /// it: one, or those that it counts.
+    ///
+    /// # Errors
+    /// Where nothing can be taken.
+    fn put(&mut self, line: &[u8], stands_for: u64) -> io::Result<usize>;
+
+    /// Gives what was taken and not written yet a moment.
+    fn finish(&mut self) {}
+}
+
 /// Collects a line and writes it at once. What can't be written is dropped and counted, and the
 /// count is the first thing written when the log flows again.
 pub struct LineWriter<W> {
@@ -21,7 +34,7 @@ pub struct LineWriter<W> {
     torn: bool,
 }
 
-impl<W: Write> LineWriter<W> {
+impl<W: Lines> LineWriter<W> {
     /// Counts what can't be written together with the lines in `lost`.
     pub fn new(sink: W, lost: &'static AtomicU64) -> Self {
         Self {
@@ -44,11 +57,11 @@ impl<W: Write> LineWriter<W> {
             let stamp = String::from_utf8_lossy(&line[..line.len().min(STAMP_LENGTH)]);
             let count = self.dropped;
             let notice = format!("{stamp} WARN [SUPERVISOR] log lines dropped count={count}\n");
-            if self.write_whole(notice.as_bytes()) {
+            if self.write_whole(notice.as_bytes(), count) {
                 self.dropped = 0;
             }
         }
-        if self.dropped > 0 || !self.write_whole(&line) {
+        if self.dropped > 0 || !self.write_whole(&line, 1) {
             self.dropped += 1;
         }
         self.line = line;
@@ -56,11 +69,11 @@ impl<W: Write> LineWriter<W> {
     }
 
     /// One `write(2)`; whether all of it went through.
-    fn write_whole(&mut self, line: &[u8]) -> bool {
+    fn write_whole(&mut self, line: &[u8], stands_for: u64) -> bool {
         let torn = [b"\n", line].concat();
         let whole = if self.torn { &torn } else { line };
         let written = loop {
-            match self.sink.write(whole) {
+            match self.sink.put(whole, stands_for) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return false,
                 Ok(written) => break written,
@@ -73,7 +86,7 @@ impl<W: Write> LineWriter<W> {
     }
 }
 
-impl<W: Write> Write for LineWriter<W> {
+impl<W: Lines> Write for LineWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(bytes);
         if bytes.ends_with(b"\n") {
@@ -83,7 +96,8 @@ impl<W: Write> Write for LineWriter<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
+        self.sink.finish();
+        Ok(())
     }
 }
 
@@ -97,8 +111,8 @@ mod tests {
         room: usize,
     }
 
-    impl Write for Disk {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    impl Lines for Disk {
+        fn put(&mut self, bytes: &[u8], _: u64) -> io::Result<usize> {
             if self.room == 0 {
                 return Err(io::ErrorKind::StorageFull.into());
             }
@@ -106,10 +120,6 @@ mod tests {
             self.room -= fits.len();
             self.writes.push(String::from_utf8(fits.to_vec()).unwrap());
             Ok(fits.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
         }
     }
 

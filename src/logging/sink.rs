@@ -26,6 +26,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{SFlag, fstat};
 
+use super::line::Lines;
 use crate::error::Error;
 
 /// So many lines may wait for the thread.
@@ -61,8 +62,8 @@ pub struct Writer {
 
 /// What the thread is told.
 enum Message {
-    /// Write this.
-    Line(Vec<u8>),
+    /// Write this, which stands for so many lines.
+    Line(Vec<u8>, u64),
     /// Say when you have come here.
     Flush(Sender<()>),
 }
@@ -109,12 +110,12 @@ impl Writer {
         Ok(Self { messages, waiting })
     }
 
-    fn write(&self, line: &[u8]) -> io::Result<usize> {
+    fn write(&self, line: &[u8], stands_for: u64) -> io::Result<usize> {
         if self.waiting.load(Ordering::Acquire) >= QUEUE {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        let sent = self.messages.send(Message::Line(line.to_vec()));
+        let sent = self.messages.send(Message::Line(line.to_vec(), stands_for));
         sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
         Ok(line.len())
     }
@@ -137,9 +138,9 @@ fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
 fn write_aside(messages: &Receiver<Message>, waiting: &AtomicUsize, lost: &AtomicU64) {
     for message in messages {
         match message {
-            Message::Line(line) => {
+            Message::Line(line, stands_for) => {
                 if write_whole(&line).is_err() {
-                    lost.fetch_add(1, Ordering::Relaxed);
+                    lost.fetch_add(stands_for, Ordering::Relaxed);
                 }
                 waiting.fetch_sub(1, Ordering::AcqRel);
             }
@@ -167,8 +168,8 @@ fn write_whole(mut line: &[u8]) -> nix::Result<()> {
     Ok(())
 }
 
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Lines for Sink {
+    fn put(&mut self, bytes: &[u8], stands_for: u64) -> io::Result<usize> {
         let stderr = io::stderr();
         match self {
             Self::Own(file) => file.write(bytes),
@@ -178,16 +179,17 @@ impl Write for Sink {
             }
             Self::Plain => Ok(nix::unistd::write(&stderr, bytes)?),
             Self::Aside { writer, lost } => match writer {
-                Some(writer) => writer.write(bytes),
-                missing => missing.insert(Writer::start(lost)?).write(bytes),
+                Some(writer) => writer.write(bytes, stands_for),
+                missing => missing
+                    .insert(Writer::start(lost)?)
+                    .write(bytes, stands_for),
             },
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn finish(&mut self) {
         if let Self::Aside { writer, .. } = self {
             writer.iter().for_each(Writer::flush);
         }
-        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -227,6 +227,20 @@ impl Run {
     /// When that line was seen, too.
     pub fn logged_at(&mut self, parts: &[&str]) -> (Instant, String) {
         self.next_line(Source::Log, parts)
+    }
+
+    /// Waits for the hang after the beat that was made at `beat`: not before `timeout` has passed. How
+    /// late the beat was noticed: at once, or, where the watch was blind, by the look at a deadline.
+    /// (How late the hang is found is another matter, and on a busy machine nobody's fault.)
+    pub fn hangs_after(&mut self, beat: Instant, timeout: Duration) -> Duration {
+        let (at, line) = self.logged_at(&["heartbeat timeout pid"]);
+        let after = at - beat;
+        assert!(after >= timeout, "early: {after:?}");
+        let silent: f64 = field(&line, "silent")
+            .trim_end_matches('s')
+            .parse()
+            .unwrap();
+        after.saturating_sub(Duration::from_secs_f64(silent))
     }
 
     /// The next line of the command's output that contains `part`.

@@ -19,7 +19,7 @@ impl Case {
         let path = std::env::temp_dir().join(format!("evidence-{}-{name}", std::process::id()));
         fs::write(&path, "old").unwrap();
         let evidence = Evidence::new(path.clone());
-        evidence.set_watch(Watch::On(Look::at(&path).unwrap()), None);
+        evidence.set_watch(Watch::On(Look::at(&path).unwrap()));
         Self { evidence }
     }
 
@@ -206,4 +206,45 @@ fn a_mark_that_was_made_while_the_watch_was_moved_counts() {
     file.unwrap().set_modified(times).unwrap();
     case.evidence.look_after_moving();
     assert!(case.evidence.last_beat().is_some());
+}
+
+#[test]
+fn a_mode_that_changes_all_the_time_is_believed_once() {
+    let case = Case::new("storm");
+    let mut modes = [0o600, 0o640].into_iter().cycle();
+    let mut look_after_a_chmod = || {
+        let mode = Permissions::from_mode(modes.next().unwrap());
+        fs::set_permissions(case.path(), mode).unwrap();
+        let before = case.evidence.last_beat();
+        case.evidence.last_look();
+        case.evidence.last_beat() > before
+    };
+    assert!(look_after_a_chmod());
+    assert!(!look_after_a_chmod());
+    assert!(!look_after_a_chmod());
+    assert!(case.is_told(WRITTEN));
+    assert!(look_after_a_chmod(), "after a beat for certain, again");
+}
+
+#[test]
+fn a_write_to_a_file_that_was_replaced_is_no_beat() {
+    let case = Case::new("replaced");
+    let fresh = case.path().with_extension("fresh");
+    // Held, so that its inode number is not given out again.
+    let _old = File::open(case.path()).unwrap();
+    for moving in [false, true] {
+        fs::write(&fresh, "new").unwrap();
+        fs::rename(&fresh, case.path()).unwrap();
+        if moving {
+            case.evidence.set_moving(Trace::of(case.path()));
+        }
+        assert!(case.is_told(WRITTEN), "the replacement itself");
+        assert!(
+            !case.is_told(WRITTEN),
+            "the watch still stands on the old one"
+        );
+    }
+    let there = Look::at(case.path()).unwrap();
+    case.evidence.set_watch(Watch::On(there));
+    assert!(case.is_told(WRITTEN));
 }
