@@ -71,7 +71,7 @@ fn a_server_that_freezes_is_replaced() {
         "--heartbeat-file",
         "hb",
         "--timeout",
-        "6",
+        "10",
         "--backoff-factor",
         "0.05",
     ];
