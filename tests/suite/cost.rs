@@ -99,7 +99,9 @@ fn beats_do_not_wake_the_main_loop() {
         let wanted = threads.iter().filter(|(id, _)| (*id == main) == is_main);
         wanted.map(|(_, count)| count).sum()
     };
-    assert_eq!(of(&before, true), of(&after, true), "the main loop woke");
+    // Once or twice it may go to sleep only now, on a busy machine; a wake-up a beat would be 200.
+    let woken = of(&after, true) - of(&before, true);
+    assert!(woken <= 2, "the main loop woke {woken} times");
     assert!(
         of(&after, false) - of(&before, false) >= 20,
         "the watcher saw them"
