@@ -262,7 +262,10 @@ impl Evidence {
                 self.beat(now);
                 seen.changed_at = Some(now);
             }
-            seen.has_beaten |= seen.look.is_none_or(|before| !before.same_content(found));
+            if seen.look.is_none_or(|before| !before.same_content(found)) {
+                seen.has_beaten = true;
+                seen.doubted = false;
+            }
         }
         seen.look = found;
     }

@@ -170,7 +170,7 @@ impl Watcher {
             };
             self.evidence.look_after_moving();
             self.evidence.set_watch(watch);
-            // Nor was it if there is something else to be watched by now.
+            // What has been put there since then, on no watch of ours, would be announced by nobody.
             if target.is_same(&Target::of(self.evidence.path())) {
                 return Ok(());
             }

@@ -70,8 +70,13 @@ impl<W: Lines> LineWriter<W> {
 
     /// One `write(2)`; whether all of it went through.
     fn write_whole(&mut self, line: &[u8], stands_for: u64) -> bool {
-        let torn = [b"\n", line].concat();
-        let whole = if self.torn { &torn } else { line };
+        let mended;
+        let whole = if self.torn {
+            mended = [b"\n", line].concat();
+            &mended
+        } else {
+            line
+        };
         let written = loop {
             match self.sink.put(whole, stands_for) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

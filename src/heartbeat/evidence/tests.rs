@@ -222,8 +222,12 @@ fn a_mode_that_changes_all_the_time_is_believed_once() {
     assert!(look_after_a_chmod());
     assert!(!look_after_a_chmod());
     assert!(!look_after_a_chmod());
-    assert!(case.is_told(WRITTEN));
+    case.touch_at(1000);
+    assert!(look_after_a_chmod(), "that was a touch, too");
     assert!(look_after_a_chmod(), "after a beat for certain, again");
+    assert!(!look_after_a_chmod());
+    assert!(case.is_told(WRITTEN));
+    assert!(look_after_a_chmod(), "told or found");
 }
 
 #[test]
