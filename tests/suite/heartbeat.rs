@@ -1,7 +1,7 @@
 //! Section 3: what is a beat, what is none, and what becomes of a silent command.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -75,15 +75,18 @@ beats! {
     a_neighbours_file_is_no_beat_while_ours_is_missing: [], "neighbour" => false;
 }
 
-#[test]
-fn a_beat_through_a_symbolic_link_counts() {
-    let setup = beating("4", &[]);
-    let (link, target) = (
-        setup.directory().join("hb"),
-        setup.directory().join("target"),
-    );
+/// A beating puppet whose file is a link; the link, and what it leads to.
+pub fn linked(timeout: &str) -> (Setup, PathBuf, PathBuf) {
+    let setup = beating(timeout, &[]);
+    let [link, target] = ["hb", "target"].map(|name| setup.directory().join(name));
     fs::write(&target, "").unwrap();
     std::os::unix::fs::symlink(&target, &link).unwrap();
+    (setup, link, target)
+}
+
+#[test]
+fn a_beat_through_a_symbolic_link_counts() {
+    let (setup, _, target) = linked("4");
     let mut run = setup.start();
     run.ready();
     let_pass(TIMEOUT / 2);

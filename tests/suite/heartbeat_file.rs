@@ -1,13 +1,15 @@
 //! Section 3: the file itself, the claim to it, and what stands in its way.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::harness::*;
-use crate::heartbeat::{TIMEOUT, beating};
+use crate::heartbeat::{TIMEOUT, beating, linked};
 
 #[test]
 fn a_file_that_beat_is_removed_at_the_end_and_the_lock_too() {
@@ -21,6 +23,15 @@ fn a_file_that_beat_is_removed_at_the_end_and_the_lock_too() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Exit code and log of a supervisor of `true` on this file.
+fn true_on(file: &Path) -> (i32, String) {
+    let options = ["--enable-heartbeat", "--heartbeat-file"].map(OsStr::new);
+    let words = options
+        .into_iter()
+        .chain([file.as_os_str(), OsStr::new("true")]);
+    Setup::new(words).finish()
+}
+
 #[test]
 fn a_last_beat_that_nobody_had_the_time_to_notice_still_makes_the_file_ours() {
     let options = ["--enable-heartbeat", "--heartbeat-file", "hb"];
@@ -32,13 +43,7 @@ fn a_last_beat_that_nobody_had_the_time_to_notice_still_makes_the_file_ours() {
 
 #[test]
 fn of_a_symbolic_link_only_the_link_is_removed() {
-    let setup = beating("20", &[]);
-    let (link, target) = (
-        setup.directory().join("hb"),
-        setup.directory().join("target"),
-    );
-    fs::write(&target, "").unwrap();
-    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let (setup, link, target) = linked("20");
     let mut run = setup.start();
     run.ready();
     run.tell("beat");
@@ -57,13 +62,7 @@ fn a_second_supervisor_on_the_same_file_is_refused() {
         directory.join("hb"),
         directory.join("../").join(name).join("./hb"),
     ] {
-        let words = [
-            "--enable-heartbeat",
-            "--heartbeat-file",
-            spelling.to_str().unwrap(),
-            "true",
-        ];
-        let (code, said) = Setup::new(words).finish();
+        let (code, said) = true_on(&spelling);
         assert_eq!(code, 125);
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(said.starts_with("supervisor: "), "{said}");
@@ -87,13 +86,7 @@ fn a_lock_left_by_a_killed_supervisor_holds_nobody_up() {
     assert_eq!(killed.code(), 1009);
     let lock = killed.directory.join(".hb.lock");
     assert!(lock.exists());
-    let words = [
-        "--enable-heartbeat",
-        "--heartbeat-file",
-        file.to_str().unwrap(),
-        "true",
-    ];
-    let (code, log) = Setup::new(words).finish();
+    let (code, log) = true_on(&file);
     assert_eq!(code, 0, "{log}");
     assert!(!lock.exists());
     gone(pid);
@@ -177,13 +170,7 @@ fn a_supervisor_that_is_killed_while_it_restarts_leaves_no_lock_behind() {
         killed.signal(Signal::SIGKILL);
         assert_eq!(killed.code(), 1009);
         let file = killed.directory.join("hb");
-        let words = [
-            "--enable-heartbeat",
-            "--heartbeat-file",
-            file.to_str().unwrap(),
-            "true",
-        ];
-        let (code, log) = Setup::new(words).finish();
+        let (code, log) = true_on(&file);
         assert_eq!(code, 0, "{log}");
     }
 }
@@ -322,8 +309,7 @@ fn without_events_a_beat_of_the_run_before_does_not_count_for_the_next() {
 fn a_file_on_a_disk_is_mentioned_and_one_in_memory_is_not() {
     for (path, mentioned) in [("/dev/shm", false), (env!("CARGO_TARGET_TMPDIR"), true)] {
         let file = format!("{path}/supervisor-test-{}", std::process::id());
-        let words = ["--enable-heartbeat", "--heartbeat-file", &file, "true"];
-        let (code, log) = Setup::new(words).finish();
+        let (code, log) = true_on(Path::new(&file));
         assert_eq!(code, 0);
         let told = log.contains("INFO [SUPERVISOR] heartbeat file is not in memory");
         assert_eq!(told, mentioned, "{log}");
