@@ -1,39 +1,73 @@
-//! The command as a process: launching it, signalling it and what it started, reaping.
+//! The command as a process, and all that descends from it: launching, signalling, reaping.
 
+mod kin;
+
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::os::unix::process::ExitStatusExt;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::unistd::{Pid, getpgid};
+use nix::unistd::Pid;
 
 use crate::exit::Ended;
-use crate::sys::{self, Image};
+use crate::sys::{self, Image, Waited};
 use crate::text::Quoted;
+use kin::{Id, Strangers};
 
 /// What `execvp(3)` searches where `PATH` is not set.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// The command, whether it runs or not.
+/// How often at most the descendants are gone through at once, until no new one is met. Processes
+/// that fork faster than that are met again when the first of those that were killed are reaped.
+const ROUNDS: usize = 4;
+
+/// How often at most our own children are killed at once, until there are no new ones.
+const QUICK_ROUNDS: usize = 32;
+
+/// How many ends are taken at once: where processes end as fast as they are reaped, everything else
+/// has its turn, too.
+const ENDS: usize = 1000;
+
+/// The command, whether it runs or not, and its descendants.
 pub struct Command {
     image: Image,
     /// Signals that are to have their default disposition in the command.
     to_default: Vec<Signal>,
     keep_descendants: bool,
+    /// Orphans of the command become our children.
+    adopts: bool,
+    strangers: Strangers,
     tree: Tree,
+    told: Told,
+    /// How the command has ended, until it is told.
+    ended: Option<Ended>,
+    /// Not all that ended has been asked for.
+    pub has_more: bool,
 }
 
-/// Which processes there are. A process id stands here only while it is not reaped, or while other
-/// processes of its group keep it from being given out again: so no signal ever meets a stranger.
+/// What there is of the command. Its process id stands here only while it is not reaped, or to name
+/// the group that others of it may still be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tree {
     Gone,
     /// The command itself lives; it leads the group.
     Alive(Pid),
-    /// The command is reaped, others of its group are not gone.
+    /// The command is reaped, not all that it started.
     Leftovers(Pid),
+}
+
+/// Who has been told to end in this run, and how.
+#[derive(Default)]
+struct Told {
+    /// The last word: SIGTERM or SIGKILL.
+    word: Option<Signal>,
+    /// Who has heard it.
+    who: BTreeSet<Id>,
+    /// So many more are to be reaped until it is asked who is left to be killed.
+    until_next: usize,
 }
 
 /// What [`Command::reap`] found.
@@ -43,7 +77,7 @@ pub enum Reaped {
     Command {
         /// How.
         ended: Ended,
-        /// Whether others of its group are left.
+        /// Whether others of its tree are left.
         leftovers: bool,
     },
     /// The last of what it left behind is gone.
@@ -53,7 +87,8 @@ pub enum Reaped {
 impl Command {
     /// Prepares `argv` (never empty) to be launched with `environment`, each variable as a pair,
     /// and the signal mask `mask`. Also makes this process the one to which orphans of the command
-    /// are re-parented (Linux, prctl(2) `PR_SET_CHILD_SUBREAPER`), so that their end is announced.
+    /// are re-parented (Linux, prctl(2) `PR_SET_CHILD_SUBREAPER`). Those who descend from this
+    /// process already are never signalled.
     ///
     /// # Errors
     /// Where a string holds a NUL byte, which nothing that came from the system does.
@@ -70,15 +105,21 @@ impl Command {
             .iter()
             .map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")))
             .collect();
-        #[cfg(target_os = "linux")]
-        if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
-            log::debug!("no subreaper error={}", Quoted::text(errno.desc()));
-        }
+        let strangers = if sys::has_children(None) {
+            Strangers::find(None)
+        } else {
+            Strangers::default()
+        };
         Ok(Self {
             image: Image::new(&candidates(&argv[0], path), argv, &pairs, mask)?,
             to_default,
             keep_descendants,
+            adopts: become_subreaper(),
+            strangers,
             tree: Tree::Gone,
+            told: Told::default(),
+            ended: None,
+            has_more: false,
         })
     }
 
@@ -89,64 +130,91 @@ impl Command {
     pub fn spawn(&mut self) -> io::Result<i32> {
         let pid = sys::spawn(&self.image, &self.to_default)?;
         self.tree = Tree::Alive(pid);
+        self.told = Told::default();
         Ok(pid.as_raw())
     }
 
     /// Reaps everything that has ended, the command's or an orphan's that was re-parented to us.
-    /// SIGCHLD announces any number of them at once, so all of them are asked for.
+    /// SIGCHLD announces any number of them at once, so they are asked for until there is none; or,
+    /// where `has_more` is true then, in a next call.
     ///
     /// # Errors
     /// Those of waitpid(2).
     pub fn reap(&mut self) -> io::Result<Vec<Reaped>> {
         let before = self.tree;
-        let mut command = None;
-        while let Some((pid, status)) = sys::wait_any()? {
-            if self.tree == Tree::Alive(pid) {
-                self.tree = Tree::Leftovers(pid);
-                command = Some(Ended::from(status));
-            }
-        }
+        let (reaped, childless) = self.take_ends()?;
         if let Tree::Leftovers(pid) = self.tree
-            && (self.keep_descendants || !is_group(pid))
+            && (self.keep_descendants || self.has_gone(pid, childless))
         {
             self.tree = Tree::Gone;
         }
+        self.go_on_killing(reaped);
         let leftovers = self.tree != Tree::Gone;
-        Ok(match command {
+        Ok(match self.ended.take() {
             Some(ended) => vec![Reaped::Command { ended, leftovers }],
             None if before != self.tree => vec![Reaped::Leftovers],
             None => Vec::new(),
         })
     }
 
-    /// SIGTERM to everything in the group, and SIGCONT, for a stopped process must be able to die.
-    pub fn terminate(&self) {
-        self.signal_all(Signal::SIGTERM);
-        self.signal_all(Signal::SIGCONT);
-    }
-
-    /// SIGKILL to everything in the group.
-    pub fn kill(&self) {
-        self.signal_all(Signal::SIGKILL);
-    }
-
-    /// The command's process id, and how many processes [`Command::kill`] would reach. None where
-    /// nothing is left: not every end of a leftover is announced to us, and a group that was empty
-    /// for a moment may be a stranger's by now.
-    pub fn members(&mut self) -> Option<(i32, usize)> {
-        match self.tree {
-            Tree::Gone => None,
-            // The command itself is there, though it may have left its group.
-            Tree::Alive(group) => Some((group.as_raw(), members(group).len().max(1))),
-            Tree::Leftovers(group) => {
-                let left = members(group).into_iter().filter(|pid| descends(*pid));
-                let count = left.count();
-                if count == 0 {
-                    self.tree = Tree::Gone;
+    /// Reaps so many; how many it were, and whether there is no child left.
+    fn take_ends(&mut self) -> io::Result<(usize, bool)> {
+        for reaped in 0..ENDS {
+            match sys::wait_any()? {
+                Waited::Child(_, status) if status.code().or(status.signal()).is_none() => {}
+                Waited::Child(pid, status) if self.tree == Tree::Alive(pid) => {
+                    self.tree = Tree::Leftovers(pid);
+                    self.ended = Some(Ended::from(status));
                 }
-                (count > 0).then_some((group.as_raw(), count))
+                Waited::Child(..) => {}
+                nothing @ (Waited::Nothing | Waited::Childless) => {
+                    self.has_more = false;
+                    return Ok((reaped, matches!(nothing, Waited::Childless)));
+                }
             }
         }
+        self.has_more = true;
+        Ok((ENDS, false))
+    }
+
+    /// Whether nothing is left of the command, which had the process id `pid`.
+    fn has_gone(&self, pid: Pid, childless: bool) -> bool {
+        if !self.adopts {
+            // The group is all that there is to ask.
+            return killpg(pid, None) == Err(Errno::ESRCH);
+        }
+        // Every orphan of it is our child; and so may be those who were there before.
+        childless || self.strangers.are_there() && self.is_nobody_left()
+    }
+
+    fn is_nobody_left(&self) -> bool {
+        let mut left = 0;
+        kin::visit(&self.strangers, |_| left += 1);
+        left == 0
+    }
+
+    /// SIGTERM to the command and everything that it started, as far as they were not told before in
+    /// this run; and SIGCONT, for a stopped process must be able to die.
+    pub fn terminate(&mut self) {
+        self.tell(Signal::SIGTERM);
+    }
+
+    /// SIGKILL to the same, and until nothing is left to everyone whom [`Command::reap`] still meets.
+    /// The command's process id, and how many were told.
+    pub fn kill(&mut self) -> Option<(i32, usize)> {
+        let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
+            return None;
+        };
+        // The command is there, though it may not be seen.
+        let at_least = usize::from(self.tree == Tree::Alive(pid));
+        let told = self.tell(Signal::SIGKILL).max(at_least);
+        (told > 0).then_some((pid.as_raw(), told))
+    }
+
+    /// Whether nothing is left of the last run.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.tree == Tree::Gone
     }
 
     /// `signal` to the command's own process, if it lives.
@@ -156,16 +224,172 @@ impl Command {
         }
     }
 
-    fn signal_all(&self, signal: Signal) {
-        match self.tree {
-            Tree::Gone => {}
-            // A command that has left its group is still to be reached.
-            Tree::Alive(pid) => match killpg(pid, signal) {
-                Err(Errno::ESRCH) => tolerate(kill(pid, signal)),
-                other => tolerate(other),
-            },
-            Tree::Leftovers(group) => tolerate(killpg(group, signal)),
+    /// How many have been told `word` who had not been.
+    fn tell(&mut self, word: Signal) -> usize {
+        let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
+            return 0;
+        };
+        let first = self.told.word.replace(word) != Some(word);
+        if first {
+            self.told.who.clear();
         }
+        if !kin::is_listed() {
+            return self.tell_group(pid, word);
+        }
+        if word == Signal::SIGKILL {
+            let count = self.kill_tree(pid);
+            // In one go, so that nobody in the group can fork away from it.
+            if self.owns_group(pid) {
+                tolerate(killpg(pid, word));
+            }
+            count
+        } else {
+            let whole_group = first && self.owns_group(pid);
+            if whole_group {
+                for signal in with_continue(word) {
+                    tolerate(killpg(pid, *signal));
+                }
+            }
+            self.tell_tree(pid, word, whole_group, &BTreeSet::new())
+        }
+    }
+
+    fn kill_tree(&mut self, pid: Pid) -> usize {
+        let killed = if self.keep_descendants || self.strangers.are_there() {
+            BTreeSet::new()
+        } else {
+            self.kill_children()
+        };
+        killed.len() + self.tell_tree(pid, Signal::SIGKILL, false, &killed)
+    }
+
+    /// Goes through the tree until there is nobody new. The command's group, and these, have been told
+    /// already.
+    fn tell_tree(
+        &mut self,
+        pid: Pid,
+        word: Signal,
+        whole_group: bool,
+        before: &BTreeSet<Pid>,
+    ) -> usize {
+        let mut count = 0;
+        for _ in 0..ROUNDS {
+            let (mut new, mut children) = (0, 0);
+            kin::visit(&self.strangers, |process| {
+                children += usize::from(process.is_child());
+                let in_group = process.group == pid;
+                if self.keep_descendants && !in_group && process.pid != pid
+                    || !self.told.who.insert(process.id())
+                {
+                    return;
+                }
+                new += 1;
+                count += usize::from(!process.dead && !before.contains(&process.pid));
+                if !(whole_group && in_group) {
+                    for signal in with_continue(word) {
+                        tolerate(process.signal(*signal));
+                    }
+                }
+            });
+            self.told.until_next = (children / 2).max(1);
+            if new == 0 {
+                break;
+            }
+        }
+        count
+    }
+
+    /// Where nobody is to be spared, a child of ours can be killed without a look at it, and its children
+    /// become ours. Nothing else is quick enough against processes that fork and end at once.
+    fn kill_children(&mut self) -> BTreeSet<Pid> {
+        let mut killed = BTreeSet::new();
+        for _ in 0..QUICK_ROUNDS {
+            let before = killed.len();
+            // The youngest first: the oldest have ended by now.
+            for pid in kin::children().into_iter().rev() {
+                killed.insert(pid);
+                tolerate(kill(pid, Signal::SIGKILL));
+            }
+            if killed.len() == before {
+                break;
+            }
+            // Those who have ended only hide the others. What can't be waited for, `reap` tells.
+            let _ = self.take_ends();
+            self.has_more = true;
+        }
+        killed
+    }
+
+    /// Where the descendants can't be known there is the group, and the command itself, which may have
+    /// left it.
+    fn tell_group(&mut self, pid: Pid, word: Signal) -> usize {
+        let mut is_group = self.owns_group(pid);
+        for signal in with_continue(word) {
+            if is_group {
+                let outcome = killpg(pid, *signal);
+                is_group = outcome != Err(Errno::ESRCH);
+                tolerate(outcome);
+            }
+            if !is_group {
+                self.forward(*signal);
+            }
+        }
+        if !is_group && self.tree == Tree::Leftovers(pid) && !self.adopts {
+            self.tree = Tree::Gone;
+        }
+        usize::from(is_group)
+    }
+
+    /// Whether the group `pid` is the command's for sure: the number may be another's once nobody of
+    /// the command is in it.
+    fn owns_group(&self, pid: Pid) -> bool {
+        match self.tree {
+            Tree::Gone => false,
+            Tree::Alive(_) => true,
+            Tree::Leftovers(_) if self.adopts => sys::has_children(Some(pid)),
+            Tree::Leftovers(_) => true,
+        }
+    }
+
+    /// While everybody is being killed: who forked in time, or was adopted without being seen, is met
+    /// when some of the others have been reaped. Half of them each time, for each time all are asked.
+    fn go_on_killing(&mut self, reaped: usize) {
+        if self.told.word != Some(Signal::SIGKILL) || self.tree == Tree::Gone {
+            return;
+        }
+        self.told.until_next = self.told.until_next.saturating_sub(reaped);
+        if self.told.until_next == 0 {
+            self.tell(Signal::SIGKILL);
+        }
+    }
+}
+
+/// From now on orphans among our descendants are re-parented to us, as they else are to init; whether
+/// it is so.
+#[cfg(target_os = "linux")]
+fn become_subreaper() -> bool {
+    let outcome = nix::sys::prctl::set_child_subreaper(true);
+    if let Err(errno) = outcome {
+        log::warn!(
+            "orphans not adopted error={} hint=\"what leaves the command's process group may stay behind\"",
+            Quoted::text(errno.desc())
+        );
+    }
+    outcome.is_ok()
+}
+
+/// There is no such thing here.
+#[cfg(not(target_os = "linux"))]
+fn become_subreaper() -> bool {
+    false
+}
+
+/// A stopped process hears SIGTERM only when it is continued. SIGKILL needs no help.
+fn with_continue(word: Signal) -> &'static [Signal] {
+    if word == Signal::SIGKILL {
+        &[Signal::SIGKILL]
+    } else {
+        &[Signal::SIGTERM, Signal::SIGCONT]
     }
 }
 
@@ -176,50 +400,6 @@ fn tolerate(outcome: nix::Result<()>) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => log::warn!("signal not delivered error={}", Quoted::text(errno.desc())),
     }
-}
-
-/// Whether a process of this group exists.
-fn is_group(group: Pid) -> bool {
-    killpg(group, None) != Err(Errno::ESRCH)
-}
-
-/// The group's processes. Where there is no `/proc` to ask, one stands for all.
-fn members(group: Pid) -> Vec<Pid> {
-    if !is_proc_mounted() {
-        return is_group(group).then_some(group).into_iter().collect();
-    }
-    let entries = std::fs::read_dir("/proc").into_iter().flatten();
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .map(Pid::from_raw)
-        .filter(|pid| getpgid(Some(*pid)) == Ok(group))
-        .collect()
-}
-
-/// Whether the process was started by the command: orphans of it are re-parented to us, so its
-/// line of parents ends here. True where it can't be told.
-fn descends(mut pid: Pid) -> bool {
-    if !cfg!(target_os = "linux") || !is_proc_mounted() {
-        return true;
-    }
-    while let Some(parent) = parent(pid) {
-        if parent == nix::unistd::getpid() {
-            return true;
-        }
-        pid = parent;
-    }
-    false
-}
-
-fn is_proc_mounted() -> bool {
-    Path::new("/proc/self/stat").exists()
-}
-
-/// The fourth field of `/proc/PID/stat`; the second is a name in parentheses (proc_pid_stat(5)).
-fn parent(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let parent = stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()?;
-    (parent > 0).then(|| Pid::from_raw(parent))
 }
 
 /// Where `program` may be: itself if it holds a slash, else in each directory of `path`, of which

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 use nix::libc;
@@ -103,46 +103,55 @@ impl Reactor {
         }
         loop {
             let deadlines = machine.deadline().into_iter().chain(self.flood.deadline());
-            let timeout = deadlines
+            let mut timeout = deadlines
                 .min()
                 .map(|due| due.saturating_duration_since(clock::now()));
+            if self.command.has_more {
+                timeout = Some(Duration::ZERO);
+            }
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other.map_err(Error::system("event loop"))?,
             }
+            let now = clock::now();
             for event in self.what_happened(&events)? {
                 if let Some(exit) = self.deliver(machine, event) {
                     return Ok(exit);
                 }
+            }
+            // A deadline that came only while these were dealt with waits for what happened meanwhile.
+            if machine.deadline().is_some_and(|due| due <= now)
+                && let Some(exit) = self.deliver(machine, Event::Timeout)
+            {
+                return Ok(exit);
             }
             let told = self.flood.due(clock::now());
             self.write(&told);
         }
     }
 
-    /// In a fixed order: requests to stop, then ends, then beats, and the timeout last, so that a
-    /// waiting beat wins over its deadline.
+    /// In a fixed order: requests to stop, then ends, then beats; the timeout comes after all of them,
+    /// so that a waiting beat wins over its deadline.
     fn what_happened(&mut self, events: &Events) -> Result<Vec<Event>, Error> {
         let mut happened = Vec::new();
+        let mut ends = self.command.has_more;
         if events.iter().any(|event| event.token() == SIGNALS) {
             for heard in self.signals.take() {
                 match heard {
                     Heard::Stop(signal) => happened.push(Event::Stop { signal }),
                     Heard::Forward(signal) => happened.push(Event::Forward { signal }),
-                    Heard::Child => {
-                        let reaped = self.command.reap().map_err(Error::system("wait"))?;
-                        happened.extend(reaped.into_iter().map(|reaped| match reaped {
-                            Reaped::Command { ended, leftovers } => {
-                                Event::Exited { ended, leftovers }
-                            }
-                            Reaped::Leftovers => Event::Cleared,
-                        }));
-                    }
+                    Heard::Child => ends = true,
                 }
             }
         }
+        if ends {
+            let reaped = self.command.reap().map_err(Error::system("wait"))?;
+            happened.extend(reaped.into_iter().map(|reaped| match reaped {
+                Reaped::Command { ended, leftovers } => Event::Exited { ended, leftovers },
+                Reaped::Leftovers => Event::Cleared,
+            }));
+        }
         happened.extend(self.news_of_beats());
-        happened.push(Event::Timeout);
         Ok(happened)
     }
 
@@ -167,12 +176,11 @@ impl Reactor {
             match action {
                 Action::Spawn => answers.push(self.spawn()),
                 Action::Terminate => self.command.terminate(),
-                Action::Kill => match self.command.members() {
-                    Some((pid, processes)) => {
-                        self.report(Report::Killing { pid, processes });
-                        self.command.kill();
-                    }
-                    None => answers.push(Event::Cleared),
+                Action::Kill => match self.command.kill() {
+                    Some((pid, processes)) => self.report(Report::Killing { pid, processes }),
+                    None if self.command.is_gone() => answers.push(Event::Cleared),
+                    // What is left will be heard of, or is not to be found.
+                    None => {}
                 },
                 Action::Forward(signal) => self.command.forward(signal),
                 Action::Look => {

@@ -1,4 +1,4 @@
-//! The one module with `unsafe`: three things that no safe interface offers as they are needed.
+//! The one module with `unsafe`: what no safe interface offers as it is needed.
 //!
 //! * **Launching.** `std::process::Command` empties the signal mask of the child, where the command
 //!   is to start with the caller's; its `execvp` hands a file without `#!` to a shell, where the
@@ -6,12 +6,16 @@
 //!   child, so that a signal to the group would be swallowed there. So: [`spawn`].
 //! * **Reaping.** nix refuses the status of a child that a real-time signal killed, after having
 //!   reaped it. So: [`wait_any`].
+//! * **Signalling who is not our child.** Its number may be somebody else's by the time of the call;
+//!   a pidfd is not. So: [`PidFd`].
 //! * **Asking** for a signal's disposition, and ignoring one. So: [`is_ignored`], [`ignore`].
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
 use std::ffi::{CString, OsStr, c_char};
 use std::fs::File;
 use std::io::{self, Read};
+#[cfg(target_os = "linux")]
+use std::os::fd::FromRawFd;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -183,14 +187,89 @@ fn exit_with(reporter: RawFd, errno: Errno) -> ! {
     }
 }
 
-/// Reaps one child that has ended, whoever's it was; None where none has, or there is none.
+/// What there is to be heard of our children.
+pub enum Waited {
+    /// This one has ended, and is reaped; or it was stopped, or continued.
+    Child(Pid, ExitStatus),
+    /// Nothing for now; there are children.
+    Nothing,
+    /// There is no child at all.
+    Childless,
+}
+
+/// The next thing to be heard of any child, whoever's it was.
 ///
 /// # Errors
 /// Those of waitpid(2), apart from `ECHILD` and `EINTR`.
-pub fn wait_any() -> io::Result<Option<(Pid, ExitStatus)>> {
-    match wait(-1, libc::WNOHANG) {
-        Err(Errno::ECHILD) => Ok(None),
-        other => Ok(other?),
+pub fn wait_any() -> io::Result<Waited> {
+    match wait(-1, libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED) {
+        Ok(Some((pid, status))) => Ok(Waited::Child(pid, status)),
+        Ok(None) => Ok(Waited::Nothing),
+        Err(Errno::ECHILD) => Ok(Waited::Childless),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether this process has children, living or not: in the group `group`, or (None) at all.
+#[must_use]
+pub fn has_children(group: Option<Pid>) -> bool {
+    let (kind, id) = group.map_or((libc::P_ALL, 0), |group| (libc::P_PGID, group.as_raw()));
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: siginfo_t is plain data, for which zeroes are valid, and `info` a valid place for one.
+    // WNOWAIT: nothing is reaped.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(kind, id.cast_unsigned(), &raw mut info, options) == 0
+    }
+}
+
+/// A process by a handle that never comes to mean another (pidfd_open(2), Linux 5.3).
+#[cfg(target_os = "linux")]
+pub struct PidFd(OwnedFd);
+
+#[cfg(target_os = "linux")]
+impl PidFd {
+    /// The process that has this number now.
+    ///
+    /// # Errors
+    /// `ESRCH` where there is none, `ENOSYS` on an older kernel, `EMFILE`.
+    pub fn open(pid: Pid) -> nix::Result<Self> {
+        // SAFETY: two integers go in; what comes out is a descriptor of our own, or -1.
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+        let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
+        // SAFETY: it was just opened, and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Sends it `signal`; None: only asks whether it is there, be it as a zombie.
+    ///
+    /// # Errors
+    /// Those of kill(2): `ESRCH` once it has been reaped.
+    pub fn signal(&self, signal: Option<Signal>) -> nix::Result<()> {
+        let number = signal.map_or(0, |signal| signal as i32);
+        let (fd, info) = (self.0.as_raw_fd(), ptr::null::<libc::siginfo_t>());
+        // SAFETY: the descriptor is open; without an info the kernel makes up kill(2)'s.
+        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, info, 0) };
+        Errno::result(sent).map(drop)
+    }
+}
+
+/// There is none.
+#[cfg(not(target_os = "linux"))]
+pub enum PidFd {}
+
+#[cfg(not(target_os = "linux"))]
+impl PidFd {
+    /// # Errors
+    /// `ENOSYS`.
+    pub fn open(_: Pid) -> nix::Result<Self> {
+        Err(Errno::ENOSYS)
+    }
+
+    /// # Errors
+    /// Never.
+    pub fn signal(&self, _: Option<Signal>) -> nix::Result<()> {
+        match *self {}
     }
 }
 

@@ -5,8 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -45,6 +48,19 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
     static int created;
     int failure = fault(created++ ? "pthread_create" : "first_pthread_create");
     return failure ? failure : real(thread, attributes, start, argument);
+}
+
+int prctl(int option, ...)
+{
+    va_list rest;
+    va_start(rest, option);
+    unsigned long argument = va_arg(rest, unsigned long);
+    va_end(rest);
+    int failure = option == PR_SET_CHILD_SUBREAPER ? fault("subreaper") : 0;
+    if (!failure)
+        return syscall(SYS_prctl, option, argument, 0, 0, 0);
+    errno = failure;
+    return -1;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now)

@@ -35,7 +35,7 @@ pub enum Event {
     Exited {
         /// How.
         ended: Ended,
-        /// Whether processes of its group are left.
+        /// Whether others of its tree are left.
         leftovers: bool,
     },
     /// Of what the command left behind, nothing is left.
@@ -81,7 +81,8 @@ impl SpawnFailure {
 pub enum Action {
     /// Launch the command; answer with `Spawned` or `SpawnFailed`.
     Spawn,
-    /// SIGTERM, and SIGCONT after it, to the command and everything in its group.
+    /// SIGTERM, and SIGCONT after it, to the command and everything that it started, but to nobody
+    /// twice in a run.
     Terminate,
     /// SIGKILL to the same; answer with `Cleared` where nothing was left to be killed.
     Kill,

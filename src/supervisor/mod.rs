@@ -20,8 +20,8 @@ pub use event::{Action, Event, SpawnFailure};
 use run::{Run, Verdict};
 
 /// How long the leftovers of a command may take to vanish after SIGKILL before they are no longer
-/// waited for: nothing escapes SIGKILL, but not every end of a stranger's child is announced to us.
-const SETTLE: Duration = Duration::from_secs(1);
+/// waited for: one may sleep uninterruptibly, or be another user's by now.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// A state owns its data and its deadline; leaving it cancels the timer.
 #[derive(Debug)]
@@ -267,6 +267,10 @@ impl Supervisor {
                         Stage::Killed { .. } => stopped(signal, Exit::KILLED),
                     },
                 };
+                if leftovers && matches!(stage, Stage::Terminating { .. }) {
+                    // To those who were born after the first.
+                    out.push(Action::Terminate);
+                }
                 self.ended(now, run.pid, leftovers.then_some(stage), then, out)
             }
             Event::Stop { signal } => {

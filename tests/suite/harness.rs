@@ -41,6 +41,16 @@ pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// Builds a C file of the project; where it is then.
+pub fn compile(source: &str, name: &str, flags: &[&str]) -> PathBuf {
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-Wall", "-Werror", "-Wno-unused-result"]);
+    cc.args(flags).arg("-o").arg(&built).arg(project(source));
+    assert!(cc.status().unwrap().success(), "{source}");
+    built
+}
+
 /// A directory that goes with the test.
 pub struct Directory(PathBuf);
 

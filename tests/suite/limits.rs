@@ -16,14 +16,7 @@ use crate::heartbeat::beating;
 /// `tests/faults.c`, built once.
 fn faults() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
-        let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]);
-        let built = cc.arg(&library).arg(project("tests/faults.c")).status();
-        assert!(built.unwrap().success());
-        library
-    })
+    BUILT.get_or_init(|| compile("tests/faults.c", "faults.so", &["-shared", "-fPIC"]))
 }
 
 /// Calls fail while a file with their name is in the test's directory.
@@ -32,7 +25,7 @@ pub fn with_faults(setup: Setup) -> Setup {
     setup.env("FAULTS", directory).env("LD_PRELOAD", faults())
 }
 
-fn refuse(directory: &Directory, call: &str, errno: Errno) {
+pub fn refuse(directory: &Directory, call: &str, errno: Errno) {
     fs::write(directory.join(call), (errno as i32).to_string()).unwrap();
 }
 

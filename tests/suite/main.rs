@@ -19,4 +19,5 @@ mod soak;
 mod stop;
 mod stuck_log;
 mod transcript;
+mod tree;
 mod watch;

@@ -441,7 +441,7 @@ fn leftovers_are_cleared_before_the_supervisor_ends_and_leave_its_code() {
     sim.signal(SIGTERM);
     sim.exits_leaving_something(0);
     sim.pass(seconds(5));
-    assert_eq!(sim.take(), ["spawn", "TERM", "KILL"]);
+    assert_eq!(sim.take(), ["spawn", "TERM", "TERM", "KILL"]);
     sim.tell(Event::Cleared);
     assert_eq!(sim.exit, Some(Exit(0)));
 }

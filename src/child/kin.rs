@@ -1,0 +1,380 @@
+//! The descendants of this process, from `/proc` (Linux): as whose children they stand there, and
+//! how to signal each without ever meeting a stranger.
+//!
+//! We are a subreaper, so every process that descends from the command descends from us, whatever
+//! group or session it moved to and whoever of its parents has died. A child of ours keeps its number
+//! until we reap it. Any other number can be given out again between being read and being used: so the
+//! process is held by a pidfd first, and then looked at again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::vec::IntoIter;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpid};
+
+use crate::sys::PidFd;
+
+/// Bytes: some ten thousand children of one thread.
+const LONGEST_LIST: u64 = 0x1_0000;
+
+/// A process as it was when it was looked at.
+pub struct Process {
+    pub pid: Pid,
+    parent: Pid,
+    pub group: Pid,
+    session: Pid,
+    /// Clock ticks since the machine's start. Number and start together mean one process for ever.
+    started: u64,
+    /// It has ended and only waits to be reaped.
+    pub dead: bool,
+    handle: Handle,
+}
+
+/// A process for good: number and start.
+pub type Id = (Pid, u64);
+
+enum Handle {
+    /// A child of ours, which nobody else can reap.
+    Child,
+    Held(PidFd),
+    /// There are no pidfds here (before Linux 5.3), or no descriptor is left.
+    Number,
+}
+
+impl Process {
+    pub fn id(&self) -> Id {
+        (self.pid, self.started)
+    }
+
+    pub fn is_child(&self) -> bool {
+        matches!(self.handle, Handle::Child)
+    }
+
+    /// # Errors
+    /// Those of kill(2).
+    pub fn signal(&self, signal: Signal) -> nix::Result<()> {
+        match &self.handle {
+            Handle::Held(process) => process.signal(Some(signal)),
+            Handle::Child | Handle::Number => kill(self.pid, signal),
+        }
+    }
+
+    /// Whether its number still is its own.
+    fn is_there(&self) -> bool {
+        match &self.handle {
+            Handle::Child => true,
+            Handle::Held(process) => process.signal(None) != Err(Errno::ESRCH),
+            Handle::Number => Stat::read(self.pid).is_some_and(|stat| stat.started == self.started),
+        }
+    }
+
+    /// The process `pid` that stands among the children of `parent`, or among ours (None); or
+    /// nothing where by now it is neither's.
+    fn find(pid: Pid, parent: Option<&Self>) -> Option<Self> {
+        let handle = match parent {
+            None => Handle::Child,
+            Some(_) => match PidFd::open(pid) {
+                Ok(process) => Handle::Held(process),
+                Err(Errno::ESRCH) => return None,
+                Err(_) => Handle::Number,
+            },
+        };
+        // One that became another user's may be hidden (`hidepid`); a child of ours it is all the same.
+        let stat = Stat::read(pid).or_else(|| parent.is_none().then(Stat::hidden))?;
+        let found = Self {
+            pid,
+            parent: stat.parent,
+            group: stat.group,
+            session: stat.session,
+            started: stat.started,
+            dead: stat.dead,
+            handle,
+        };
+        let ours = match parent {
+            // Also where the parent died meanwhile.
+            _ if found.parent == getpid() => true,
+            None => false,
+            Some(parent) => found.parent == parent.pid && parent.is_there(),
+        };
+        ours.then_some(found)
+    }
+}
+
+/// What we need of `/proc/PID/stat` (proc_pid_stat(5)).
+struct Stat {
+    parent: Pid,
+    group: Pid,
+    session: Pid,
+    started: u64,
+    dead: bool,
+}
+
+impl Stat {
+    /// Of a child of ours that can't be looked at.
+    fn hidden() -> Self {
+        let unknown = Pid::from_raw(0);
+        Self {
+            parent: getpid(),
+            group: unknown,
+            session: unknown,
+            started: 0,
+            dead: false,
+        }
+    }
+
+    fn read(pid: Pid) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The second field is a name in parentheses, of any bytes at all.
+    fn parse(stat: &[u8]) -> Option<Self> {
+        let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
+        let rest = std::str::from_utf8(stat.get(name_ends + 2..)?).ok()?;
+        // From the third field on.
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let field = |number: usize| fields.get(number - 3).copied();
+        let pid = |number| Some(Pid::from_raw(field(number)?.parse().ok()?));
+        // Its first thread may have ended before the others.
+        let threads: u64 = field(20)?.parse().ok()?;
+        Some(Self {
+            dead: matches!(field(3)?, "Z" | "X") && threads <= 1,
+            parent: pid(4)?,
+            group: pid(5)?,
+            session: pid(6)?,
+            started: field(22)?.parse().ok()?,
+        })
+    }
+}
+
+/// Where a process's children are read.
+enum Listing {
+    /// `/proc/PID/task/TID/children`.
+    Files,
+    /// The kernel was built without these files (`CONFIG_PROC_CHILDREN`): the parents of all
+    /// processes, read once.
+    Parents(BTreeMap<Pid, Vec<Pid>>),
+}
+
+impl Listing {
+    fn new() -> Self {
+        let me = getpid();
+        if fs::exists(format!("/proc/{me}/task/{me}/children")).unwrap_or(false) {
+            return Self::Files;
+        }
+        let mut children: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
+        for pid in numbers("/proc") {
+            if let Some(stat) = Stat::read(pid) {
+                children.entry(stat.parent).or_default().push(pid);
+            }
+        }
+        Self::Parents(children)
+    }
+
+    fn children(&self, pid: Pid) -> Vec<Pid> {
+        match self {
+            Self::Files => {
+                // Any thread may have forked.
+                let tasks = format!("/proc/{pid}/task");
+                let mut all = Vec::new();
+                for thread in numbers(&tasks) {
+                    all.extend(read_children(&format!("{tasks}/{thread}/children")));
+                }
+                all
+            }
+            Self::Parents(children) => children.get(&pid).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// A list of children. Where more are born than are read it would have no end, so it is given one.
+fn read_children(path: &str) -> Vec<Pid> {
+    let mut list = Vec::new();
+    if let Ok(file) = File::open(path) {
+        // What was read before an error is what there is.
+        let _ = file.take(LONGEST_LIST).read_to_end(&mut list);
+    }
+    // A blank follows each number: what follows the last may have been cut off.
+    let numbers = list.split(|byte| *byte == b' ').rev().skip(1);
+    let numbers = numbers.filter_map(|number| std::str::from_utf8(number).ok()?.parse().ok());
+    let mut children: Vec<_> = numbers.map(Pid::from_raw).collect();
+    children.reverse();
+    children
+}
+
+/// The children of this process, the youngest last.
+pub fn children() -> Vec<Pid> {
+    Listing::new().children(getpid())
+}
+
+/// The entries of a directory that are numbers.
+fn numbers(directory: &str) -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .map(Pid::from_raw)
+}
+
+/// Whether the descendants can be known: on Linux, where `/proc` is there and numbers processes as
+/// we do. (In a pid namespace of our own it may still be that of another.)
+pub fn is_listed() -> bool {
+    if !cfg!(target_os = "linux") {
+        return false;
+    }
+    let me = fs::read_link("/proc/self").ok();
+    me.is_some_and(|me| me.to_str() == Some(&getpid().to_string()))
+}
+
+/// Processes that descend from us and were there before the command: the background jobs of a
+/// shell that executed us in its own place. They are none of our business.
+#[derive(Default)]
+pub struct Strangers {
+    known: BTreeSet<Id>,
+    /// Groups and sessions that only they can be in. An orphan of theirs becomes a child of ours
+    /// just as one of the command's does; this tells it.
+    groups: BTreeSet<Pid>,
+    sessions: BTreeSet<Pid>,
+}
+
+impl Strangers {
+    /// Those that there are now. The command will be in the group `group`, None: in a new one.
+    pub fn find(group: Option<Pid>) -> Self {
+        let mut found = Self::default();
+        if !is_listed() {
+            return found;
+        }
+        let mine = Stat::read(getpid()).map(|stat| stat.session);
+        visit(&Self::default(), |process| {
+            found.known.insert(process.id());
+            if Some(process.group) != group {
+                found.groups.insert(process.group);
+            }
+            if Some(process.session) != mine {
+                found.sessions.insert(process.session);
+            }
+        });
+        found
+    }
+
+    pub fn are_there(&self) -> bool {
+        !self.known.is_empty()
+    }
+
+    fn has(&self, process: &Process) -> bool {
+        let adopted = process.is_child() || process.parent == getpid();
+        self.known.contains(&process.id())
+            || adopted
+                && (self.groups.contains(&process.group)
+                    || self.sessions.contains(&process.session))
+    }
+}
+
+/// Visits every descendant of this process but the strangers and theirs, parents before their
+/// children. Those that are born or adopted meanwhile may be missed: visit again until nobody new is met.
+pub fn visit(strangers: &Strangers, mut visitor: impl FnMut(&Process)) {
+    let listing = Listing::new();
+    let mut path: Vec<(Option<Process>, IntoIter<Pid>)> = Vec::new();
+    path.push((None, listing.children(getpid()).into_iter()));
+    while let Some((parent, children)) = path.last_mut() {
+        let Some(pid) = children.next() else {
+            path.pop();
+            continue;
+        };
+        let Some(process) = Process::find(pid, parent.as_ref()) else {
+            continue;
+        };
+        if strangers.has(&process) {
+            continue;
+        }
+        // Read before the visitor, who may be its end.
+        let below = listing.children(pid);
+        visitor(&process);
+        if !below.is_empty() {
+            path.push((Some(process), below.into_iter()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(line: &str) -> Option<Stat> {
+        Stat::parse(line.as_bytes())
+    }
+
+    const REST: &str = "4 5 6 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0";
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        for name in ["sh", "a b", ") Z 1 1 1", "(", "x\ny", ""] {
+            let stat = stat(&format!("9 ({name}) S {REST}")).unwrap();
+            assert_eq!(
+                (stat.parent, stat.group),
+                (Pid::from_raw(4), Pid::from_raw(5))
+            );
+            assert_eq!(
+                (stat.session, stat.started, stat.dead),
+                (Pid::from_raw(6), 777, false)
+            );
+        }
+        let not_utf8 = [b"9 (\xff\xfe) S ".as_slice(), REST.as_bytes()].concat();
+        assert!(Stat::parse(&not_utf8).is_some());
+    }
+
+    #[test]
+    fn a_process_is_dead_when_its_last_thread_is() {
+        let line = format!("9 (x) Z {REST}");
+        assert!(stat(&line).unwrap().dead);
+        assert!(!stat(&line.replace(" 20 0 1 ", " 20 0 2 ")).unwrap().dead);
+    }
+
+    #[test]
+    fn who_is_no_child_of_that_parent_is_not_found() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let child_of_ours = Process::find(pid, None).unwrap();
+        assert!(child_of_ours.is_child() && !child_of_ours.dead);
+        // The first process there is descends neither from us nor from our child.
+        let first = Pid::from_raw(1);
+        assert!(Process::find(first, None).is_none());
+        assert!(Process::find(first, Some(&child_of_ours)).is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_is_held_is_never_taken_for_another() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let held = PidFd::open(pid).unwrap();
+        assert_eq!(held.signal(None), Ok(()));
+        assert_eq!(held.signal(Some(Signal::SIGKILL)), Ok(()));
+        child.wait().unwrap();
+        assert_eq!(held.signal(None), Err(Errno::ESRCH));
+        assert!(matches!(PidFd::open(pid), Err(Errno::ESRCH)));
+    }
+
+    #[test]
+    fn what_is_no_stat_is_no_process() {
+        for line in [
+            "",
+            "9",
+            "9 (x)",
+            "9 (x) ",
+            "9 (x) S",
+            "9 (x) S 1 2",
+            "no parenthesis",
+        ] {
+            assert!(stat(line).is_none(), "{line}");
+        }
+    }
+}

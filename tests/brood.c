@@ -1,0 +1,142 @@
+/* Commands that start others, for the tests of the tree: what they start hides in groups and sessions
+ * of its own, and does not obey.
+ *
+ *   brood KIND [NUMBER] [deaf]
+ *
+ *   daemon         forks twice, the grandchild in a session of its own; then waits
+ *   group          a child in a group of its own; then waits
+ *   chain N        N generations, each in a session of its own; all wait
+ *   flat N         N children, each in a group of its own; all wait
+ *   orphans N      starts N grandchildren that end at once, by children that ended before; then waits
+ *   comets N       N lines of processes, each of which forks its successor in a session of its own and
+ *                  ends, for ever
+ *   thread         ends its first thread, another one goes on; in a child
+ *
+ * It says `brood <pid>` where all are there. With `deaf` everybody but the first ignores SIGTERM; with
+ * `exit` the first ends with 1 when all are there. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int deaf, leave;
+
+static pid_t fork_or_die(void) {
+    pid_t pid = fork();
+    if (pid < 0) { perror("fork"); exit(99); }
+    if (pid == 0 && deaf) signal(SIGTERM, SIG_IGN);
+    return pid;
+}
+
+static void wait_for_ever(void) {
+    for (;;) pause();
+}
+
+static void say(const char *word) {
+    printf("brood %s %d\n", word, (int)getpid());
+    fflush(stdout);
+}
+
+static void be_a_comet(void) {
+    /* A child of nobody: its end is nobody's business but the reaper's. */
+    for (;;) {
+        pid_t pid = fork();
+        if (pid > 0) _exit(0);
+        if (pid == 0) setsid();
+    }
+}
+
+static void *go_on(void *unused) {
+    (void)unused;
+    say("thread");
+    wait_for_ever();
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    const char *kind = argc > 1 ? argv[1] : "";
+    int number = argc > 2 ? atoi(argv[2]) : 0;
+    for (int i = 2; i < argc; i++) {
+        deaf |= !strcmp(argv[i], "deaf");
+        leave |= !strcmp(argv[i], "exit");
+    }
+    int ready[2];
+    char byte = 0;
+    if (pipe(ready)) return 99;
+    if (!strcmp(kind, "daemon")) {
+        if (fork_or_die() == 0) {
+            setsid();
+            if (fork_or_die() == 0) {
+                write(ready[1], &byte, 1);
+                wait_for_ever();
+            }
+            _exit(0);
+        }
+        wait(NULL);
+        number = 1;
+    } else if (!strcmp(kind, "group")) {
+        if (fork_or_die() == 0) {
+            setpgid(0, 0);
+            write(ready[1], &byte, 1);
+            wait_for_ever();
+        }
+        number = 1;
+    } else if (!strcmp(kind, "chain")) {
+        pid_t first = getpid();
+        for (int i = 0; i < number; i++) {
+            if (fork_or_die()) {
+                if (getpid() == first) break;
+                wait_for_ever();
+            }
+            setsid();
+            write(ready[1], &byte, 1);
+            if (i == number - 1) wait_for_ever();
+        }
+    } else if (!strcmp(kind, "flat")) {
+        for (int i = 0; i < number; i++)
+            if (fork_or_die() == 0) {
+                setpgid(0, 0);
+                write(ready[1], &byte, 1);
+                wait_for_ever();
+            }
+    } else if (!strcmp(kind, "orphans")) {
+        for (int i = 0; i < number; i++) {
+            if (fork_or_die() == 0) {
+                if (fork_or_die() == 0) {
+                    write(ready[1], &byte, 1);
+                    _exit(0);
+                }
+                _exit(0);
+            }
+            wait(NULL);
+        }
+    } else if (!strcmp(kind, "comets")) {
+        for (int i = 0; i < number; i++)
+            if (fork_or_die() == 0) {
+                write(ready[1], &byte, 1);
+                be_a_comet();
+            }
+    } else if (!strcmp(kind, "thread")) {
+        if (fork_or_die() == 0) {
+            pthread_t other;
+            setsid();
+            pthread_create(&other, NULL, go_on, NULL);
+            write(ready[1], &byte, 1);
+            pthread_exit(NULL);
+        }
+        number = 1;
+    } else {
+        fprintf(stderr, "brood: no kind '%s'\n", kind);
+        return 99;
+    }
+    for (int i = 0; i < number; i++)
+        if (read(ready[0], &byte, 1) != 1) return 99;
+    say("ready");
+    if (leave) return 1;
+    wait_for_ever();
+}
