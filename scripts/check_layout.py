@@ -27,10 +27,11 @@ MAY_USE = {
     "supervisor": {"config", "exit", "report"},
     "child": DATA | {"sys"},
     "signals": DATA | {"sys"},
+    "terminal": DATA | {"sys"},
     "heartbeat": DATA,
     "logging": DATA,
-    "reactor": DATA | {"child", "signals", "heartbeat", "logging", "supervisor", "flood"},
-    "main": {"cli", "config", "error", "exit", "logging", "reactor"},
+    "reactor": DATA | {"child", "signals", "terminal", "heartbeat", "logging", "supervisor", "flood"},
+    "main": {"cli", "config", "error", "exit", "logging", "reactor", "signals"},
     "lib": set(),
 }
 

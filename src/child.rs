@@ -7,10 +7,11 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid, getpgrp};
 
 use crate::exit::Ended;
 use crate::sys::{self, Image, Waited};
@@ -36,14 +37,16 @@ pub struct Command {
     image: Image,
     /// Signals that are to have their default disposition in the command.
     to_default: Vec<Signal>,
+    /// The group that it shares with us; None: it leads one of its own.
+    shared_group: Option<Pid>,
     keep_descendants: bool,
     /// Orphans of the command become our children.
     adopts: bool,
     strangers: Strangers,
     tree: Tree,
     told: Told,
-    /// How the command has ended, until it is told.
-    ended: Option<Ended>,
+    /// What became of the command itself, until it is told.
+    news: Vec<News>,
     /// Not all that ended has been asked for.
     pub has_more: bool,
 }
@@ -53,10 +56,31 @@ pub struct Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tree {
     Gone,
-    /// The command itself lives; it leads the group.
+    /// The command itself lives.
     Alive(Pid),
     /// The command is reaped, not all that it started.
     Leftovers(Pid),
+}
+
+/// What waitpid says of the command itself.
+#[derive(Clone, Copy)]
+enum News {
+    Ended(Ended),
+    Stopped(Signal),
+    Continued,
+}
+
+impl From<ExitStatus> for News {
+    fn from(status: ExitStatus) -> Self {
+        let stopped = status.stopped_signal().map(Signal::try_from);
+        match stopped {
+            Some(Ok(signal)) => Self::Stopped(signal),
+            // By a real-time signal, which nothing but a debugger does.
+            Some(Err(_)) => Self::Stopped(Signal::SIGSTOP),
+            None if status.continued() => Self::Continued,
+            None => Self::Ended(Ended::from(status)),
+        }
+    }
 }
 
 /// Who has been told to end in this run, and how.
@@ -82,13 +106,18 @@ pub enum Reaped {
     },
     /// The last of what it left behind is gone.
     Leftovers,
+    /// The command was stopped by this signal; it can be continued.
+    Stopped(Signal),
+    /// The command was continued.
+    Continued,
 }
 
 impl Command {
     /// Prepares `argv` (never empty) to be launched with `environment`, each variable as a pair,
     /// and the signal mask `mask`. Also makes this process the one to which orphans of the command
     /// are re-parented (Linux, prctl(2) `PR_SET_CHILD_SUBREAPER`). Those who descend from this
-    /// process already are never signalled.
+    /// process already are never signalled. With `share_group` it stays in our process group, which
+    /// takes [`can_share_group`].
     ///
     /// # Errors
     /// Where a string holds a NUL byte, which nothing that came from the system does.
@@ -98,7 +127,9 @@ impl Command {
         mask: SigSet,
         to_default: Vec<Signal>,
         keep_descendants: bool,
+        share_group: bool,
     ) -> io::Result<Self> {
+        let shared_group = share_group.then(getpgrp);
         let path = environment.iter().find(|(name, _)| name == "PATH");
         let path = path.map_or(OsStr::new(DEFAULT_PATH), |(_, path)| path.as_os_str());
         let pairs: Vec<OsString> = environment
@@ -106,19 +137,20 @@ impl Command {
             .map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")))
             .collect();
         let strangers = if sys::has_children(None) {
-            Strangers::find(None)
+            Strangers::find(shared_group)
         } else {
             Strangers::default()
         };
         Ok(Self {
             image: Image::new(&candidates(&argv[0], path), argv, &pairs, mask)?,
             to_default,
+            shared_group,
             keep_descendants,
             adopts: become_subreaper(),
             strangers,
             tree: Tree::Gone,
             told: Told::default(),
-            ended: None,
+            news: Vec::new(),
             has_more: false,
         })
     }
@@ -128,7 +160,7 @@ impl Command {
     /// # Errors
     /// Those of fork(2) and execve(2).
     pub fn spawn(&mut self) -> io::Result<i32> {
-        let pid = sys::spawn(&self.image, &self.to_default)?;
+        let pid = sys::spawn(&self.image, &self.to_default, self.shared_group.is_none())?;
         self.tree = Tree::Alive(pid);
         self.told = Told::default();
         Ok(pid.as_raw())
@@ -150,21 +182,28 @@ impl Command {
         }
         self.go_on_killing(reaped);
         let leftovers = self.tree != Tree::Gone;
-        Ok(match self.ended.take() {
-            Some(ended) => vec![Reaped::Command { ended, leftovers }],
-            None if before != self.tree => vec![Reaped::Leftovers],
-            None => Vec::new(),
-        })
+        let news: Vec<_> = self.news.drain(..).collect();
+        if news.is_empty() && before != self.tree {
+            return Ok(vec![Reaped::Leftovers]);
+        }
+        let news = news.into_iter().map(|news| match news {
+            News::Ended(ended) => Reaped::Command { ended, leftovers },
+            News::Stopped(signal) => Reaped::Stopped(signal),
+            News::Continued => Reaped::Continued,
+        });
+        Ok(news.collect())
     }
 
     /// Reaps so many; how many it were, and whether there is no child left.
     fn take_ends(&mut self) -> io::Result<(usize, bool)> {
         for reaped in 0..ENDS {
             match sys::wait_any()? {
-                Waited::Child(_, status) if status.code().or(status.signal()).is_none() => {}
                 Waited::Child(pid, status) if self.tree == Tree::Alive(pid) => {
-                    self.tree = Tree::Leftovers(pid);
-                    self.ended = Some(Ended::from(status));
+                    let news = News::from(status);
+                    if matches!(news, News::Ended(_)) {
+                        self.tree = Tree::Leftovers(pid);
+                    }
+                    self.news.push(news);
                 }
                 Waited::Child(..) => {}
                 nothing @ (Waited::Nothing | Waited::Childless) => {
@@ -224,6 +263,25 @@ impl Command {
         }
     }
 
+    /// Whether a signal to our process group has reached the command itself.
+    #[must_use]
+    pub fn is_in_our_group(&self) -> bool {
+        match self.tree {
+            Tree::Alive(pid) => self.shared_group.is_some() && getpgid(Some(pid)) == Ok(getpgrp()),
+            Tree::Gone | Tree::Leftovers(_) => false,
+        }
+    }
+
+    /// Whether `pid` is the command, or descends from it.
+    #[must_use]
+    pub fn owns(&self, pid: Pid) -> bool {
+        let mut found = matches!(self.tree, Tree::Alive(own) | Tree::Leftovers(own) if own == pid);
+        if !found && self.tree != Tree::Gone {
+            kin::visit(&self.strangers, |process| found |= process.pid == pid);
+        }
+        found
+    }
+
     /// How many have been told `word` who had not been.
     fn tell(&mut self, word: Signal) -> usize {
         let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
@@ -277,7 +335,7 @@ impl Command {
             let (mut new, mut children) = (0, 0);
             kin::visit(&self.strangers, |process| {
                 children += usize::from(process.is_child());
-                let in_group = process.group == pid;
+                let in_group = process.group == self.shared_group.unwrap_or(pid);
                 if self.keep_descendants && !in_group && process.pid != pid
                     || !self.told.who.insert(process.id())
                 {
@@ -343,6 +401,9 @@ impl Command {
     /// Whether the group `pid` is the command's for sure: the number may be another's once nobody of
     /// the command is in it.
     fn owns_group(&self, pid: Pid) -> bool {
+        if self.shared_group.is_some() {
+            return false;
+        }
         match self.tree {
             Tree::Gone => false,
             Tree::Alive(_) => true,
@@ -362,6 +423,13 @@ impl Command {
             self.tell(Signal::SIGKILL);
         }
     }
+}
+
+/// Whether the command could share our process group: its descendants are then only to be known by
+/// being listed.
+#[must_use]
+pub fn can_share_group() -> bool {
+    kin::is_listed()
 }
 
 /// From now on orphans among our descendants are re-parented to us, as they else are to init; whether

@@ -19,7 +19,7 @@
 //! ```text
 //!  Starting ──► Running ──► Stopping ──┐
 //!     ▲            │ exit              ▼
-//!     │            └──────────────► Clearing (leftovers of its group) ──► Finished
+//!     │            └──────────────► Clearing (leftovers of its tree) ──► Finished
 //!     └──────────── Backoff ◄──────────┘
 //! ```
 //!
@@ -30,6 +30,14 @@
 //! **A beat does not wake the loop.** [`heartbeat`] notes its time in an atomic, in notify's thread.
 //! The loop sleeps to the deadline that it knew, reads the atomic, and sleeps on to the next one.
 //!
+//! **Nothing is left behind.** We are a subreaper: whatever the command started descends from us, and
+//! `child` finds it below us in `/proc`, tells it to end, and reaps it; that nothing is left is what
+//! waitpid(2) says. Only our own children are signalled by their number.
+//!
+//! **In a terminal the command stays in our process group**, so that it is where the shell thinks it is.
+//! Who sent a signal then tells what it means: what the terminal sent has reached the command, too. See
+//! [`signals`] and [`terminal`].
+//!
 //! **The log stays readable.** [`flood`], pure too, decides which lines are left out where the same
 //! failure repeats many times a second; [`logging`] writes the rest and never waits for a reader.
 //!
@@ -38,8 +46,8 @@
 //! thread writes the log. Without a heartbeat, and with an ordinary stderr, there is one thread.
 //!
 //! **The rooms**: plain data in [`config`], [`report`], [`exit`], [`error`], [`text`]; adapters that
-//! do not know each other nor any policy in [`child`], [`signals`], [`heartbeat`], [`logging`]; all
-//! `unsafe` in `sys`. `scripts/check_layout.py` holds the code against that.
+//! do not know each other nor any policy in [`child`], [`signals`], [`terminal`], [`heartbeat`],
+//! [`logging`]; all `unsafe` in `sys`. `scripts/check_layout.py` holds the code against that.
 
 pub mod child;
 pub mod cli;
@@ -55,4 +63,5 @@ pub mod report;
 pub mod signals;
 pub mod supervisor;
 mod sys;
+pub mod terminal;
 pub mod text;

@@ -8,21 +8,30 @@ use supervisor::cli::{self, Early};
 use supervisor::config::Config;
 use supervisor::error::Error;
 use supervisor::exit::Exit;
-use supervisor::{logging, reactor};
+use supervisor::reactor::{self, Ending};
+use supervisor::{logging, signals};
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let exit = match cli::parse(&argv) {
-        Ok(config) => supervise(config).unwrap_or_else(|error| {
-            logging::complain(&format!("supervisor: {error}\n"));
-            Exit::FAILED
-        }),
+        Ok(config) => match supervise(config) {
+            Ok(Ending { exit, by }) => {
+                if let Some(signal) = by {
+                    signals::die_of(signal);
+                }
+                exit
+            }
+            Err(error) => {
+                logging::complain(&format!("supervisor: {error}\n"));
+                Exit::FAILED
+            }
+        },
         Err(early) => print(&early),
     };
     exit.into()
 }
 
-fn supervise(config: Config) -> Result<Exit, Error> {
+fn supervise(config: Config) -> Result<Ending, Error> {
     logging::init(config.log_level, config.log_file.as_deref())?;
     let outcome = reactor::run(config);
     log::logger().flush();

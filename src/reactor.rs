@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 use nix::libc;
+use nix::sys::signal::Signal;
 
-use crate::child::{Command, Reaped};
+use crate::child::{self, Command, Reaped};
 use crate::clock;
 use crate::config::Config;
 use crate::error::Error;
@@ -20,8 +21,9 @@ use crate::flood::Flood;
 use crate::heartbeat::Heartbeat;
 use crate::logging;
 use crate::report::Report;
-use crate::signals::{Heard, Signals};
+use crate::signals::{Control, Heard, Origin, Signals};
 use crate::supervisor::{Action, Event, SpawnFailure, Supervisor};
+use crate::terminal::Terminal;
 use crate::text::Quoted;
 
 const SIGNALS: Token = Token(0);
@@ -33,7 +35,7 @@ const PLACEHOLDER: &[u8] = b"{heartbeat-file}";
 ///
 /// # Errors
 /// Where supervision can't begin, or can't go on; then the command's group has been killed.
-pub fn run(config: Config) -> Result<Exit, Error> {
+pub fn run(config: Config) -> Result<Ending, Error> {
     let mut reactor = Reactor::new(&config)?;
     if !config.without_effect.is_empty() {
         log::warn!(
@@ -47,7 +49,22 @@ pub fn run(config: Config) -> Result<Exit, Error> {
         // The loop is broken: the last thing it can do is to leave no orphan.
         reactor.command.kill();
     }
-    outcome
+    reactor.restore_terminal();
+    let exit = outcome?;
+    let by = reactor.interrupted.filter(|signal| {
+        exit == Exit::of_signal(*signal as i32) && Terminal::is_shared_with_caller()
+    });
+    Ok(Ending { exit, by })
+}
+
+/// How this process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Its exit code.
+    pub exit: Exit,
+    /// By this signal, which gives a shell the same code: the terminal has sent it to the script that
+    /// called us, too, and some shells go on unless their child dies of it.
+    pub by: Option<Signal>,
 }
 
 struct Reactor {
@@ -58,6 +75,11 @@ struct Reactor {
     /// The last beat that the machine was told of.
     told: Option<Instant>,
     flood: Flood,
+    terminal: Option<Terminal>,
+    /// The command is in our process group, because of the terminal.
+    shares_group: bool,
+    /// Ctrl-C or Ctrl-\, where a terminal sent it.
+    interrupted: Option<Signal>,
     /// The command as the log shows it.
     shown: Vec<OsString>,
 }
@@ -65,8 +87,15 @@ struct Reactor {
 impl Reactor {
     fn new(config: &Config) -> Result<Self, Error> {
         let poll = Poll::new().map_err(Error::system("event loop"))?;
-        let signals =
-            Signals::new(poll.registry(), SIGNALS).map_err(Error::system("signal handlers"))?;
+        let terminal = Terminal::open();
+        let shares_group = terminal.is_some() && child::can_share_group();
+        let control = match terminal {
+            None => Control::Without,
+            Some(_) if shares_group => Control::Shared,
+            Some(_) => Control::Apart,
+        };
+        let signals = Signals::new(poll.registry(), SIGNALS, control)
+            .map_err(Error::system("signal handlers"))?;
         let heartbeat = match &config.heartbeat_file {
             Some(path) => Some(Heartbeat::open(path)?),
             None => None,
@@ -83,6 +112,7 @@ impl Reactor {
             signals.mask,
             signals.changed.clone(),
             config.keep_descendants,
+            shares_group,
         )
         .map_err(Error::system("command"))?;
         Ok(Self {
@@ -92,6 +122,9 @@ impl Reactor {
             heartbeat,
             told: None,
             flood: Flood::new(log::max_level(), clock::now()),
+            terminal,
+            shares_group,
+            interrupted: None,
             shown: argv,
         })
     }
@@ -135,24 +168,83 @@ impl Reactor {
     fn what_happened(&mut self, events: &Events) -> Result<Vec<Event>, Error> {
         let mut happened = Vec::new();
         let mut ends = self.command.has_more;
+        let mut continued = false;
         if events.iter().any(|event| event.token() == SIGNALS) {
             for heard in self.signals.take() {
                 match heard {
-                    Heard::Stop(signal) => happened.push(Event::Stop { signal }),
-                    Heard::Forward(signal) => happened.push(Event::Forward { signal }),
+                    Heard::Stop(_, origin) | Heard::Forward(_, origin) | Heard::Suspend(origin)
+                        if self.is_the_commands_own(origin) =>
+                    {
+                        log::debug!("the command signalled its own group");
+                    }
+                    Heard::Stop(signal, origin) => {
+                        let told = self.has_told_the_command(origin);
+                        if origin == Origin::Kernel && self.shares_group {
+                            self.interrupted = Some(signal);
+                        }
+                        // A hangup is no question.
+                        let told = told && signal != Signal::SIGHUP;
+                        happened.push(Event::Stop { signal, told });
+                    }
+                    Heard::Forward(Signal::SIGCONT, _) => continued = true,
+                    Heard::Forward(_, origin) if self.has_told_the_command(origin) => {}
+                    Heard::Forward(signal, _) => happened.push(Event::Forward { signal }),
+                    Heard::Suspend(origin) => {
+                        let told = self.has_told_the_command(origin);
+                        happened.push(Event::Suspend { told });
+                    }
                     Heard::Child => ends = true,
                 }
             }
         }
-        if ends {
+        if ends || continued {
             let reaped = self.command.reap().map_err(Error::system("wait"))?;
-            happened.extend(reaped.into_iter().map(|reaped| match reaped {
-                Reaped::Command { ended, leftovers } => Event::Exited { ended, leftovers },
-                Reaped::Leftovers => Event::Cleared,
-            }));
+            for reaped in reaped {
+                match reaped {
+                    Reaped::Command { ended, leftovers } => {
+                        happened.push(Event::Exited { ended, leftovers });
+                    }
+                    Reaped::Leftovers => happened.push(Event::Cleared),
+                    // It was told by whoever told us, or has been stopped again since.
+                    Reaped::Continued => continued &= !self.shares_group,
+                    Reaped::Stopped(signal) => {
+                        continued &= !self.shares_group;
+                        if self.shares_group && is_of_the_terminal(signal) {
+                            happened.extend(self.news_of_beats());
+                            happened.push(Event::Paused { signal });
+                        }
+                    }
+                }
+            }
+        }
+        if continued {
+            let signal = Signal::SIGCONT;
+            happened.push(Event::Forward { signal });
         }
         happened.extend(self.news_of_beats());
         Ok(happened)
+    }
+
+    /// Whether the command, which is in our process group, has signalled all of it (`kill 0`): that is
+    /// for its own, and not for us.
+    fn is_the_commands_own(&self, origin: Origin) -> bool {
+        match origin {
+            Origin::Process(Some(sender)) => self.shares_group && self.command.owns(sender),
+            Origin::Process(None) | Origin::Kernel => false,
+        }
+    }
+
+    /// Whether the terminal has sent this to the command, too.
+    fn has_told_the_command(&self, origin: Origin) -> bool {
+        origin == Origin::Kernel && self.command.is_in_our_group()
+    }
+
+    fn restore_terminal(&self) {
+        if let Some(terminal) = &self.terminal
+            && self.shares_group
+        {
+            terminal.restore();
+        }
     }
 
     fn news_of_beats(&mut self) -> Option<Event> {
@@ -164,6 +256,10 @@ impl Reactor {
     }
 
     fn deliver(&mut self, machine: &mut Supervisor, event: Event) -> Option<Exit> {
+        if matches!(event, Event::Exited { .. } | Event::Cleared) {
+            // Who died in the midst of it has left it as it was: raw, and deaf to Ctrl-C.
+            self.restore_terminal();
+        }
         let actions = machine.handle(clock::now(), event);
         self.perform(machine, actions)
     }
@@ -183,6 +279,13 @@ impl Reactor {
                     None => {}
                 },
                 Action::Forward(signal) => self.command.forward(signal),
+                Action::Suspend => {
+                    if let Some(terminal) = &mut self.terminal {
+                        log::logger().flush();
+                        terminal.suspend();
+                    }
+                    answers.push(Event::Resumed);
+                }
                 Action::Look => {
                     if let Some(heartbeat) = &self.heartbeat {
                         heartbeat.last_look();
@@ -238,6 +341,11 @@ impl Reactor {
             log::log!(report.level(), "{}", report.line(&self.shown));
         }
     }
+}
+
+/// Whether a shell with job control expects a stop by this signal (tty(4), signal(7)).
+fn is_of_the_terminal(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)
 }
 
 /// Not found is what can't be there; not executable what never will be; all else may pass.

@@ -102,7 +102,7 @@ pub enum Report {
     Signal {
         /// Which.
         signal: Signal,
-        /// `stop`, `kill`, `forward` or `ignore`.
+        /// `stop`, `kill`, `forward`, `suspend` or `ignore`.
         action: &'static str,
     },
     /// The last line.

@@ -1,15 +1,14 @@
 //! Signals as events: signal-hook's self-pipe, readable in the reactor's poll.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 
 use mio::{Interest, Registry, Token};
-use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::Pid;
 use signal_hook::consts;
 
-use crate::sys;
+pub use crate::sys::die_of;
+use crate::sys::{self, Sender, Senders};
 
 /// Handled in any case. All others stay ignored where they were ignored at the start (`nohup`, a
 /// script's background job), here and in the command.
@@ -28,16 +27,35 @@ const UNLESS_IGNORED: [i32; 7] = [
 /// end. A log that has grown to `ulimit -f`; a terminal whose background may not write (`stty tostop`).
 const TO_OUR_LOG: [Signal; 2] = [Signal::SIGXFSZ, Signal::SIGTTOU];
 
+/// Where the command shares our process group and its terminal: Ctrl-Z is heard, and where the command
+/// reads from the background, its stop is ours (contract, section 6).
+const IN_A_TERMINAL: i32 = consts::SIGTSTP;
+const LEFT_TO_THE_COMMAND: Signal = Signal::SIGTTIN;
+
 /// A signal, by what it asks of us (contract, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// Stop the command, then end.
-    Stop(Signal),
+    Stop(Signal, Origin),
     /// For the command.
-    Forward(Signal),
-    /// A child has ended.
+    Forward(Signal, Origin),
+    /// Stop for a while, and the command too.
+    Suspend(Origin),
+    /// A child has ended, was stopped or continued.
     Child,
 }
+
+/// Who sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The kernel: the terminal's driver, for its whole foreground group.
+    Kernel,
+    /// This process; None: not known, or several.
+    Process(Option<Pid>),
+}
+
+/// Of each signal by its number.
+static SENDERS: [Senders; 32] = [const { Senders::new() }; 32];
 
 /// The registered signals.
 pub struct Signals {
@@ -50,40 +68,56 @@ pub struct Signals {
     has_terminal: bool,
 }
 
+/// Whether the command has a terminal, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// There is none.
+    Without,
+    /// There is one, and the command is in a process group of its own.
+    Apart,
+    /// There is one, and the command is in our process group.
+    Shared,
+}
+
 impl Signals {
     /// Registers the handlers and lets the signals through, even if the caller had blocked them.
     /// Call it before the first launch, or the end of a short command goes unheard.
     ///
     /// # Errors
     /// Where the pipe can't be had (descriptor limit).
-    pub fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+    pub fn new(registry: &Registry, token: Token, control: Control) -> io::Result<Self> {
+        let shared = control == Control::Shared;
         let mut changed: Vec<Signal> = ALWAYS
             .into_iter()
-            .map(Signal::try_from)
-            .chain(UNLESS_IGNORED.into_iter().map(Signal::try_from))
-            .filter_map(Result::ok)
+            .chain(UNLESS_IGNORED)
+            .chain(shared.then_some(IN_A_TERMINAL))
+            .filter_map(|number| Signal::try_from(number).ok())
             .filter(|signal| ALWAYS.contains(&(*signal as i32)) || !sys::is_ignored(*signal))
             .collect();
+        // Until all handlers are there, for what is heard by half of them would be lost.
+        let mask = SigSet::thread_get_mask()?;
+        let handled: SigSet = changed.iter().copied().collect();
+        handled.thread_block()?;
+        // Before the pipe's own handlers, so that who sent a signal is known when it is heard.
+        for signal in changed.iter().filter(|_| shared) {
+            sys::note_senders(*signal, &SENDERS[*signal as usize])?;
+        }
         let mut pipe =
             signal_hook_mio::v1_0::Signals::new(changed.iter().map(|signal| *signal as i32))?;
         registry.register(&mut pipe, token, Interest::READABLE)?;
-        let mask = SigSet::thread_get_mask()?;
-        changed
-            .iter()
-            .copied()
-            .collect::<SigSet>()
-            .thread_unblock()?;
-        for harmful in TO_OUR_LOG {
-            if !sys::is_ignored(harmful) {
-                sys::ignore(harmful);
-                changed.push(harmful);
+        handled.thread_unblock()?;
+        let left = shared.then_some(LEFT_TO_THE_COMMAND);
+        for ignored in TO_OUR_LOG.into_iter().chain(left) {
+            if !sys::is_ignored(ignored) {
+                sys::ignore(ignored);
+                changed.push(ignored);
             }
         }
         Ok(Self {
             pipe,
             changed,
             mask,
-            has_terminal: has_terminal(),
+            has_terminal: control != Control::Without,
         })
     }
 
@@ -92,55 +126,84 @@ impl Signals {
         let arrived = self.pipe.pending();
         let has_terminal = self.has_terminal;
         let mut heard: Vec<_> = arrived
-            .filter_map(|number| meaning(Signal::try_from(number).ok()?, has_terminal))
+            .filter_map(|number| Signal::try_from(number).ok())
+            .flat_map(|signal| {
+                let origins = origins(SENDERS[signal as usize].take());
+                origins.filter_map(move |origin| meaning(signal, origin, has_terminal))
+            })
             .collect();
         heard.sort_by_key(|heard| match heard {
-            Heard::Stop(_) => 0,
-            Heard::Forward(_) => 1,
-            Heard::Child => 2,
+            Heard::Stop(..) => 0,
+            Heard::Forward(..) => 1,
+            Heard::Suspend(_) => 2,
+            Heard::Child => 3,
         });
         heard
     }
 }
 
-fn meaning(signal: Signal, has_terminal: bool) -> Option<Heard> {
-    match signal as i32 {
-        consts::SIGCHLD => Some(Heard::Child),
-        consts::SIGTERM | consts::SIGINT | consts::SIGQUIT => Some(Heard::Stop(signal)),
-        consts::SIGHUP if has_terminal => Some(Heard::Stop(signal)),
-        consts::SIGHUP | consts::SIGUSR1 | consts::SIGUSR2 | consts::SIGWINCH | consts::SIGCONT => {
-            Some(Heard::Forward(signal))
-        }
-        _ => None,
-    }
+/// A signal that the terminal and a process sent has been sent twice.
+fn origins((kernel, sender): (bool, Sender)) -> impl Iterator<Item = Origin> {
+    let process = match sender {
+        Sender::One(process) => Some(Origin::Process(Some(process))),
+        Sender::Several => Some(Origin::Process(None)),
+        Sender::Nobody => (!kernel).then_some(Origin::Process(None)),
+    };
+    kernel.then_some(Origin::Kernel).into_iter().chain(process)
 }
 
-/// Whether this process has a controlling terminal, which `/dev/tty` then opens (tty(4)).
-fn has_terminal() -> bool {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NOCTTY | O_NONBLOCK)
-        .open("/dev/tty")
-        .is_ok()
+fn meaning(signal: Signal, origin: Origin, has_terminal: bool) -> Option<Heard> {
+    match signal as i32 {
+        consts::SIGCHLD => Some(Heard::Child),
+        consts::SIGTERM | consts::SIGINT | consts::SIGQUIT => Some(Heard::Stop(signal, origin)),
+        consts::SIGHUP if has_terminal => Some(Heard::Stop(signal, origin)),
+        consts::SIGHUP | consts::SIGUSR1 | consts::SIGUSR2 | consts::SIGWINCH | consts::SIGCONT => {
+            Some(Heard::Forward(signal, origin))
+        }
+        consts::SIGTSTP => Some(Heard::Suspend(origin)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SOMEBODY: Origin = Origin::Process(None);
+
     #[test]
     fn a_hangup_means_stop_only_with_a_terminal() {
-        let stop = Some(Heard::Stop(Signal::SIGHUP));
-        assert_eq!(meaning(Signal::SIGHUP, true), stop);
-        let reload = Some(Heard::Forward(Signal::SIGHUP));
-        assert_eq!(meaning(Signal::SIGHUP, false), reload);
+        let stop = Some(Heard::Stop(Signal::SIGHUP, SOMEBODY));
+        assert_eq!(meaning(Signal::SIGHUP, SOMEBODY, true), stop);
+        let reload = Some(Heard::Forward(Signal::SIGHUP, SOMEBODY));
+        assert_eq!(meaning(Signal::SIGHUP, SOMEBODY, false), reload);
     }
 
     #[test]
     fn every_handled_signal_has_a_meaning() {
-        for number in ALWAYS.into_iter().chain(UNLESS_IGNORED) {
+        let handled = ALWAYS.into_iter().chain(UNLESS_IGNORED);
+        for number in handled.chain([IN_A_TERMINAL]) {
             let signal = Signal::try_from(number).unwrap();
-            assert!(meaning(signal, false).is_some(), "{signal}");
+            assert!(meaning(signal, SOMEBODY, false).is_some(), "{signal}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_known_is_somebody() {
+        let (seven, by_seven) = (
+            Sender::One(Pid::from_raw(7)),
+            Origin::Process(Some(Pid::from_raw(7))),
+        );
+        let rows = [
+            ((false, Sender::Nobody), vec![SOMEBODY]),
+            ((false, Sender::Several), vec![SOMEBODY]),
+            ((true, Sender::Nobody), vec![Origin::Kernel]),
+            ((true, Sender::Several), vec![Origin::Kernel, SOMEBODY]),
+            ((false, seven), vec![by_seven]),
+            ((true, seven), vec![Origin::Kernel, by_seven]),
+        ];
+        for (senders, expected) in rows {
+            assert_eq!(origins(senders).collect::<Vec<_>>(), expected);
         }
     }
 }

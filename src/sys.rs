@@ -8,7 +8,9 @@
 //!   reaped it. So: [`wait_any`].
 //! * **Signalling who is not our child.** Its number may be somebody else's by the time of the call;
 //!   a pidfd is not. So: [`PidFd`].
-//! * **Asking** for a signal's disposition, and ignoring one. So: [`is_ignored`], [`ignore`].
+//! * **Signals.** Asking for a disposition, ignoring one, and dying or stopping of one as who never
+//!   handled it: [`is_ignored`], [`ignore`], [`die_of`], [`suspend`]. And who sent one, which
+//!   signal-hook does not tell without a queue of fixed length: [`note_senders`].
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
 use std::ffi::{CString, OsStr, c_char};
@@ -21,6 +23,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -81,14 +84,15 @@ fn c_strings<S: AsRef<OsStr>>(strings: &[S]) -> io::Result<Vec<CString>> {
     all.collect::<Result<_, _>>().map_err(io::Error::from)
 }
 
-/// Launches the command in a process group of its own, to be sent SIGTERM when this thread dies
-/// (Linux, prctl(2) `PR_SET_PDEATHSIG`: so call it from the main thread). `to_default` are
-/// the signals whose disposition here is not the command's. Returns when the command has been executed, or could not be.
+/// Launches the command, in a process group of its own or in ours, to be sent SIGTERM when this thread
+/// dies (Linux, prctl(2) `PR_SET_PDEATHSIG`: so call it from the main thread). `to_default` are the
+/// signals whose disposition here is not the command's. Returns when the command has been executed, or
+/// could not be.
 ///
 /// # Errors
 /// That of `pipe`, `fork` or, from the child, of `execve`: `ENOENT` if no candidate was found,
 /// `EACCES` if one was but may not be executed.
-pub fn spawn(image: &Image, to_default: &[Signal]) -> io::Result<Pid> {
+pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Result<Pid> {
     let (report, reporter) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let parent = nix::unistd::getpid();
     // No handler of ours may run in the child: it would take a signal that is the command's.
@@ -98,7 +102,7 @@ pub fn spawn(image: &Image, to_default: &[Signal]) -> io::Result<Pid> {
     // never returns and never unwinds.
     let forked = unsafe { nix::unistd::fork() };
     if matches!(forked, Ok(ForkResult::Child)) {
-        become_command(image, to_default, parent, &reporter);
+        become_command(image, to_default, own_group, parent, &reporter);
     }
     // Can't fail: the mask comes from the system.
     let _ = ours.thread_set_mask();
@@ -126,13 +130,19 @@ fn read_errno(report: OwnedFd) -> Option<i32> {
 }
 
 /// The child's side of [`spawn`].
-fn become_command(image: &Image, to_default: &[Signal], parent: Pid, reporter: &OwnedFd) -> ! {
-    let errno = exec(image, to_default, parent);
+fn become_command(
+    image: &Image,
+    to_default: &[Signal],
+    own_group: bool,
+    parent: Pid,
+    reporter: &OwnedFd,
+) -> ! {
+    let errno = exec(image, to_default, own_group, parent);
     exit_with(reporter.as_raw_fd(), errno)
 }
 
-fn exec(image: &Image, to_default: &[Signal], parent: Pid) -> Errno {
-    if let Err(errno) = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
+fn exec(image: &Image, to_default: &[Signal], own_group: bool, parent: Pid) -> Errno {
+    if own_group && let Err(errno) = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
         return errno;
     }
     #[cfg(target_os = "linux")]
@@ -304,5 +314,132 @@ pub fn is_ignored(signal: Signal) -> bool {
         let mut old: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal as i32, ptr::null(), &raw mut old) == 0
             && old.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Ends this process by `signal`, as if it had never been handled: a shell that waits for us then knows
+/// that it was interrupted, too. Returns where that can't be (the first process of a pid namespace).
+pub fn die_of(signal: Signal) {
+    // It is not our core that anybody wants.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
+    // SAFETY: signal(2) with SIG_DFL installs no code, raise(3) takes any number.
+    unsafe {
+        libc::signal(signal as i32, libc::SIG_DFL);
+        libc::raise(signal as i32);
+    }
+}
+
+/// Stops this process as SIGTSTP does where it is not handled, and returns when it is continued. Returns
+/// at once where nobody could continue it: the kernel does not let the members of an orphaned process
+/// group stop (setpgid(2)).
+pub fn suspend() {
+    // SAFETY: sigaction is plain data, for which zeroes are valid; SIG_DFL installs no code, and the
+    // handler that is put back is the one that was there. raise(3) takes any number.
+    unsafe {
+        let (mut default, mut old): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        libc::sigaction(libc::SIGTSTP, &raw const default, &raw mut old);
+        libc::raise(libc::SIGTSTP);
+        libc::sigaction(libc::SIGTSTP, &raw const old, ptr::null_mut());
+    }
+}
+
+/// Who sent a signal since the last [`Senders::take`].
+pub struct Senders {
+    kernel: AtomicBool,
+    /// The only process that did, `NOBODY` or `SEVERAL`.
+    process: AtomicI32,
+}
+
+const NOBODY: i32 = -1;
+const SEVERAL: i32 = -2;
+
+impl Senders {
+    /// Nobody.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            kernel: AtomicBool::new(false),
+            process: AtomicI32::new(NOBODY),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn note(&self, code: i32, process: impl Fn() -> i32) {
+        if code == libc::SI_KERNEL {
+            self.kernel.store(true, Ordering::Relaxed);
+            return;
+        }
+        let process = process();
+        let known =
+            self.process
+                .compare_exchange(NOBODY, process, Ordering::Relaxed, Ordering::Relaxed);
+        if known.is_err_and(|known| known != process) {
+            self.process.store(SEVERAL, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the kernel itself (the terminal's driver) sent it, and which process did.
+    pub fn take(&self) -> (bool, Sender) {
+        let sender = match self.process.swap(NOBODY, Ordering::Relaxed) {
+            NOBODY => Sender::Nobody,
+            SEVERAL => Sender::Several,
+            process => Sender::One(Pid::from_raw(process)),
+        };
+        (self.kernel.swap(false, Ordering::Relaxed), sender)
+    }
+}
+
+/// Which process sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// None, or it is not known.
+    Nobody,
+    /// This one and no other (0: one outside of our pid namespace).
+    One(Pid),
+    /// More than one.
+    Several,
+}
+
+/// Has `senders` note who sends `signal`, from now on and before it is noticed in any other way.
+///
+/// # Errors
+/// Those of sigaction(2).
+#[cfg(target_os = "linux")]
+pub fn note_senders(signal: Signal, senders: &'static Senders) -> io::Result<()> {
+    let note = |info: &libc::siginfo_t| {
+        // SAFETY: a signal that is not the kernel's has the sender in its info (sigaction(2)).
+        senders.note(info.si_code, || unsafe { info.si_pid() });
+    };
+    // SAFETY: the action runs in the handler and must be async-signal-safe: it touches two atomics.
+    unsafe { signal_hook_registry::register_sigaction(signal as i32, note) }.map(drop)
+}
+
+/// There it is not known.
+#[cfg(not(target_os = "linux"))]
+pub fn note_senders(_: Signal, _: &'static Senders) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_is_known_while_it_is_the_only_one() {
+        let senders = Senders::new();
+        let one = |pid| Sender::One(Pid::from_raw(pid));
+        assert_eq!(senders.take(), (false, Sender::Nobody));
+        senders.note(libc::SI_USER, || 7);
+        senders.note(libc::SI_USER, || 7);
+        senders.note(libc::SI_KERNEL, || 0);
+        assert_eq!(senders.take(), (true, one(7)));
+        senders.note(libc::SI_USER, || 7);
+        senders.note(libc::SI_USER, || 8);
+        senders.note(libc::SI_USER, || 7);
+        assert_eq!(senders.take(), (false, Sender::Several));
+        senders.note(libc::SI_TKILL, || 9);
+        assert_eq!(senders.take(), (false, one(9)));
     }
 }

@@ -44,7 +44,21 @@ pub enum Event {
     Stop {
         /// Which.
         signal: Signal,
+        /// Whether the terminal has sent it to the command, too, which gets the grace to heed it.
+        told: bool,
     },
+    /// The terminal stopped the command: Ctrl-Z, or it read from the background.
+    Paused {
+        /// By which signal.
+        signal: Signal,
+    },
+    /// SIGTSTP reached us, and the command itself too if `told`.
+    Suspend {
+        /// Whether it did.
+        told: bool,
+    },
+    /// [`Action::Suspend`] is over: we were continued.
+    Resumed,
     /// A signal that is meant for the command.
     Forward {
         /// Which.
@@ -88,6 +102,8 @@ pub enum Action {
     Kill,
     /// This signal to the command's own process.
     Forward(Signal),
+    /// Stop this process until it is continued, as the shell expects of a job; answer with `Resumed`.
+    Suspend,
     /// Look at the heartbeat file; answer with `Beat` where it changed, and `Looked`.
     Look,
     /// Tell it.

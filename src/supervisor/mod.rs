@@ -53,6 +53,8 @@ enum State {
 /// How far a stop has got.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
+    /// The terminal has sent its signal to the command (Ctrl-C); SIGTERM follows then.
+    Asked { terminate_at: Instant },
     /// SIGTERM was sent; SIGKILL follows then.
     Terminating { kill_at: Instant },
     /// SIGKILL was sent; leftovers are waited for until then.
@@ -66,6 +68,15 @@ enum After {
     Hang,
     /// This signal asked for the end of everything.
     Stop(Signal),
+}
+
+impl After {
+    fn reason(self) -> Reason {
+        match self {
+            Self::Hang => Reason::Heartbeat,
+            Self::Stop(signal) => Reason::Signal(signal),
+        }
+    }
 }
 
 /// What follows when nothing of a run is left.
@@ -112,12 +123,13 @@ impl Supervisor {
             State::Starting { .. } | State::Finished => None,
             State::Running(run) => run.deadline(),
             State::Stopping { stage, .. } => match stage {
+                Stage::Asked { terminate_at } => Some(*terminate_at),
                 Stage::Terminating { kill_at } => Some(*kill_at),
                 // The command itself is our child: its end is always announced.
                 Stage::Killed { .. } => None,
             },
             State::Clearing { stage, .. } => match stage {
-                Stage::Terminating { kill_at } => Some(*kill_at),
+                Stage::Asked { terminate_at: at } | Stage::Terminating { kill_at: at } => Some(*at),
                 Stage::Killed { until } => Some(*until),
             },
             State::Backoff { until } => Some(*until),
@@ -158,7 +170,7 @@ impl Supervisor {
                 }));
                 let run = Run::new(pid, now, self.policy.heartbeat);
                 match stop {
-                    Some(signal) => self.stop(now, run, After::Stop(signal), out),
+                    Some(signal) => self.stop(now, run, After::Stop(signal), false, out),
                     None => State::Running(run),
                 }
             }
@@ -175,7 +187,7 @@ impl Supervisor {
                 };
                 self.proceed(now, then, out)
             }
-            Event::Stop { signal } => {
+            Event::Stop { signal, .. } => {
                 out.push(heard(signal, "stop"));
                 State::Starting {
                     stop: stop.or(Some(signal)),
@@ -189,6 +201,9 @@ impl Supervisor {
             | Event::Looked
             | Event::Exited { .. }
             | Event::Cleared
+            | Event::Paused { .. }
+            | Event::Suspend { .. }
+            | Event::Resumed
             | Event::Timeout => State::Starting { stop },
         }
     }
@@ -220,7 +235,7 @@ impl Supervisor {
                         silent,
                         timeout,
                     }));
-                    self.stop(now, run, After::Hang, out)
+                    self.stop(now, run, After::Hang, false, out)
                 }
             },
             Event::Exited { ended, leftovers } => {
@@ -236,12 +251,28 @@ impl Supervisor {
                 };
                 self.ended(now, run.pid, stage, then, out)
             }
-            Event::Stop { signal } => {
+            Event::Stop { signal, told } => {
                 out.push(heard(signal, "stop"));
-                self.stop(now, run, After::Stop(signal), out)
+                self.stop(now, run, After::Stop(signal), told, out)
             }
             Event::Forward { signal } => {
                 out.extend([heard(signal, "forward"), Action::Forward(signal)]);
+                State::Running(run)
+            }
+            Event::Paused { signal } => {
+                run.pause(now);
+                out.extend([heard(signal, "suspend"), Action::Suspend]);
+                State::Running(run)
+            }
+            Event::Resumed => {
+                run.resume(now);
+                State::Running(run)
+            }
+            // Whether it stops is the command's decision, and ours follows.
+            Event::Suspend { told } => {
+                if !told {
+                    out.push(Action::Forward(Signal::SIGTSTP));
+                }
                 State::Running(run)
             }
             Event::Spawned { .. } | Event::SpawnFailed { .. } | Event::Cleared => {
@@ -263,17 +294,26 @@ impl Supervisor {
                 let then = match after {
                     After::Hang => self.failed(now, Exit::TIMED_OUT, uptime, out),
                     After::Stop(signal) => match stage {
-                        Stage::Terminating { .. } => stopped(signal, Exit::SUCCESS),
+                        Stage::Asked { .. } | Stage::Terminating { .. } => {
+                            stopped(signal, Exit::SUCCESS)
+                        }
                         Stage::Killed { .. } => stopped(signal, Exit::KILLED),
                     },
                 };
-                if leftovers && matches!(stage, Stage::Terminating { .. }) {
-                    // To those who were born after the first.
-                    out.push(Action::Terminate);
-                }
-                self.ended(now, run.pid, leftovers.then_some(stage), then, out)
+                let stage = leftovers.then(|| match stage {
+                    Stage::Asked { .. } => self.clear(now, run.pid, out),
+                    Stage::Terminating { .. } => {
+                        // To those who were born after the first.
+                        out.push(Action::Terminate);
+                        stage
+                    }
+                    Stage::Killed { .. } => Stage::Killed {
+                        until: now + SETTLE,
+                    },
+                });
+                self.ended(now, run.pid, stage, then, out)
             }
-            Event::Stop { signal } => {
+            Event::Stop { signal, .. } => {
                 let (stage, after) = match after {
                     After::Hang => {
                         out.push(heard(signal, "stop"));
@@ -287,12 +327,22 @@ impl Supervisor {
                 out.extend([heard(signal, "forward"), Action::Forward(signal)]);
                 State::Stopping { run, stage, after }
             }
-            Event::Timeout => State::Stopping {
-                run,
-                stage: expired(now, stage, out),
-                after,
-            },
-            Event::Spawned { .. }
+            Event::Timeout => {
+                let stage = match stage {
+                    Stage::Asked { terminate_at } if terminate_at <= now => {
+                        self.terminate(now, run.pid, after.reason(), out)
+                    }
+                    Stage::Asked { .. } | Stage::Terminating { .. } | Stage::Killed { .. } => {
+                        expired(now, stage, out)
+                    }
+                };
+                State::Stopping { run, stage, after }
+            }
+            // A command that is told to end is not waited for any longer because it sleeps.
+            Event::Paused { .. }
+            | Event::Suspend { .. }
+            | Event::Resumed
+            | Event::Spawned { .. }
             | Event::SpawnFailed { .. }
             | Event::Beat { .. }
             | Event::Looked
@@ -314,13 +364,15 @@ impl Supervisor {
                     out.push(Action::Report(Report::LeftBehind { pid }));
                     self.proceed(now, then, out)
                 }
-                Stage::Killed { .. } | Stage::Terminating { .. } => State::Clearing {
-                    pid,
-                    stage: expired(now, stage, out),
-                    then,
-                },
+                Stage::Killed { .. } | Stage::Asked { .. } | Stage::Terminating { .. } => {
+                    State::Clearing {
+                        pid,
+                        stage: expired(now, stage, out),
+                        then,
+                    }
+                }
             },
-            Event::Stop { signal } => {
+            Event::Stop { signal, .. } => {
                 let exit = match then {
                     Then::Restart { .. } => Some(Exit::SUCCESS),
                     Then::Finish { exit, stopped } => (!stopped).then_some(exit),
@@ -342,7 +394,10 @@ impl Supervisor {
             | Event::SpawnFailed { .. }
             | Event::Beat { .. }
             | Event::Looked
-            | Event::Exited { .. } => State::Clearing { pid, stage, then },
+            | Event::Exited { .. }
+            | Event::Paused { .. }
+            | Event::Suspend { .. }
+            | Event::Resumed => State::Clearing { pid, stage, then },
         }
     }
 
@@ -359,9 +414,13 @@ impl Supervisor {
                 out.push(Action::Spawn);
                 State::Starting { stop: None }
             }
-            Event::Stop { signal } => {
+            Event::Stop { signal, .. } => {
                 out.push(heard(signal, "stop"));
                 self.proceed(now, stopped(signal, Exit::SUCCESS), out)
+            }
+            Event::Suspend { .. } => {
+                out.extend([heard(Signal::SIGTSTP, "suspend"), Action::Suspend]);
+                State::Backoff { until }
             }
             Event::Forward { signal } => {
                 out.push(heard(signal, "ignore"));
@@ -373,17 +432,30 @@ impl Supervisor {
             | Event::Looked
             | Event::Exited { .. }
             | Event::Cleared
+            | Event::Paused { .. }
+            | Event::Resumed
             | Event::Timeout => State::Backoff { until },
         }
     }
 
-    /// Tells the command to end.
-    fn stop(&self, now: Instant, run: Run, after: After, out: &mut Vec<Action>) -> State {
-        let reason = match after {
-            After::Hang => Reason::Heartbeat,
-            After::Stop(signal) => Reason::Signal(signal),
+    /// Tells the command to end, or leaves it to the terminal that has `told` it.
+    fn stop(
+        &self,
+        now: Instant,
+        run: Run,
+        after: After,
+        told: bool,
+        out: &mut Vec<Action>,
+    ) -> State {
+        let (pid, grace, reason) = (run.pid, self.policy.grace, after.reason());
+        let stage = if told && !grace.is_zero() {
+            out.push(Action::Report(Report::Stopping { pid, reason, grace }));
+            Stage::Asked {
+                terminate_at: now + grace,
+            }
+        } else {
+            self.terminate(now, pid, reason, out)
         };
-        let stage = self.terminate(now, run.pid, reason, out);
         State::Stopping { run, stage, after }
     }
 
@@ -415,14 +487,7 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) -> State {
         match leftovers {
-            Some(Stage::Killed { .. }) => State::Clearing {
-                pid,
-                stage: Stage::Killed {
-                    until: now + SETTLE,
-                },
-                then,
-            },
-            Some(stage @ Stage::Terminating { .. }) => State::Clearing { pid, stage, then },
+            Some(stage) => State::Clearing { pid, stage, then },
             None => self.proceed(now, then, out),
         }
     }
@@ -504,10 +569,15 @@ fn report_exit(now: Instant, run: &Run, ended: Ended, out: &mut Vec<Action>) -> 
     uptime
 }
 
-/// The same wish a second time: SIGKILL at once, and nothing more once that was sent.
+/// The same wish a second time: SIGKILL at once, and nothing more once that was sent. But the end of
+/// one terminal is told by the kernel and by the shell, and is no impatience.
 fn again(now: Instant, signal: Signal, stage: Stage, out: &mut Vec<Action>) -> Stage {
+    if signal == Signal::SIGHUP {
+        out.push(heard(signal, "ignore"));
+        return stage;
+    }
     let action = match stage {
-        Stage::Terminating { .. } => "kill",
+        Stage::Asked { .. } | Stage::Terminating { .. } => "kill",
         Stage::Killed { .. } => "ignore",
     };
     out.push(heard(signal, action));
@@ -518,14 +588,14 @@ fn again(now: Instant, signal: Signal, stage: Stage, out: &mut Vec<Action>) -> S
 fn expired(now: Instant, stage: Stage, out: &mut Vec<Action>) -> Stage {
     match stage {
         Stage::Terminating { kill_at } if kill_at <= now => killed(now, stage, out),
-        Stage::Terminating { .. } | Stage::Killed { .. } => stage,
+        Stage::Asked { .. } | Stage::Terminating { .. } | Stage::Killed { .. } => stage,
     }
 }
 
 /// SIGKILL now, once.
 fn killed(now: Instant, stage: Stage, out: &mut Vec<Action>) -> Stage {
     match stage {
-        Stage::Terminating { .. } => {
+        Stage::Asked { .. } | Stage::Terminating { .. } => {
             out.push(Action::Kill);
             Stage::Killed {
                 until: now + SETTLE,

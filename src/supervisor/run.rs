@@ -24,6 +24,17 @@ struct Silence {
     excused_until: Option<Instant>,
     /// A moment more, given because the deadline was looked at late.
     second_look_at: Option<Instant>,
+    /// How long the command was stopped by its terminal since the last beat, which is no silence.
+    paused: Duration,
+    pause: Pause,
+}
+
+/// The last pause.
+#[derive(Clone, Copy, Debug)]
+enum Pause {
+    Never,
+    Since(Instant),
+    Over { from: Instant, to: Instant },
 }
 
 /// A deadline that is looked at later than this found the supervisor stalled: what the watcher's
@@ -58,6 +69,8 @@ impl Run {
             last_beat: None,
             excused_until: None,
             second_look_at: None,
+            paused: Duration::ZERO,
+            pause: Pause::Never,
         });
         Self {
             pid,
@@ -75,6 +88,29 @@ impl Run {
             silence.last_beat = Some(at);
             silence.excused_until = None;
             silence.second_look_at = None;
+            if let Pause::Over { from, to } = silence.pause
+                && from <= at
+            {
+                // What of the pause came after it: it may have been seen only then.
+                silence.paused = to.saturating_duration_since(at);
+            }
+        }
+    }
+
+    /// The terminal has stopped it (contract, section 3: a stop by Ctrl-Z is not silence).
+    pub fn pause(&mut self, now: Instant) {
+        if let Some(silence) = &mut self.silence {
+            silence.pause = Pause::Since(now);
+        }
+    }
+
+    /// It was continued.
+    pub fn resume(&mut self, now: Instant) {
+        if let Some(silence) = &mut self.silence
+            && let Pause::Since(from) = silence.pause
+        {
+            silence.paused += now - from;
+            silence.pause = Pause::Over { from, to: now };
         }
     }
 
@@ -82,8 +118,12 @@ impl Run {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let silence = self.silence.as_ref()?;
+        if matches!(silence.pause, Pause::Since(_)) {
+            return None;
+        }
         let from = self.started + silence.rule.initial_delay;
-        let due = silence.last_beat.map_or(from, |beat| beat.max(from)) + silence.rule.timeout;
+        let since = silence.last_beat.map_or(from, |beat| beat.max(from)) + silence.paused;
+        let due = since + silence.rule.timeout;
         let given = [silence.excused_until, silence.second_look_at];
         given.into_iter().flatten().chain([due]).max()
     }
@@ -115,7 +155,7 @@ impl Run {
             return Verdict::Healthy;
         }
         Verdict::Hung {
-            silent: now - silence.last_beat.unwrap_or(started),
+            silent: (now - silence.last_beat.unwrap_or(started)).saturating_sub(silence.paused),
             timeout,
         }
     }

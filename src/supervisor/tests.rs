@@ -105,6 +105,7 @@ impl Sim {
                 Action::Terminate => self.done.push("TERM".into()),
                 Action::Kill => self.done.push("KILL".into()),
                 Action::Forward(signal) => self.done.push(format!("forward {signal}")),
+                Action::Suspend => self.done.push("suspend".into()),
                 Action::Report(report) => self.note(&report),
                 Action::Finish { exit, .. } => {
                     assert_eq!(self.exit, None, "finished twice");
@@ -183,7 +184,22 @@ impl Sim {
     }
 
     fn signal(&mut self, signal: Signal) {
-        self.tell(Event::Stop { signal });
+        let told = false;
+        self.tell(Event::Stop { signal, told });
+    }
+
+    /// Typed at the terminal, so that the command gets it, too.
+    fn typed(&mut self, signal: Signal) {
+        let told = true;
+        self.tell(Event::Stop { signal, told });
+    }
+
+    /// Ctrl-Z, and `fg` so much later.
+    fn pauses(&mut self, time: Duration) {
+        let signal = Signal::SIGTSTP;
+        self.tell(Event::Paused { signal });
+        self.now += time;
+        self.tell(Event::Resumed);
     }
 
     /// What was done since the last call.

@@ -18,6 +18,7 @@ mod restart;
 mod soak;
 mod stop;
 mod stuck_log;
+mod terminal;
 mod transcript;
 mod tree;
 mod watch;

@@ -19,6 +19,9 @@ enum Step {
     Die(i32),
     Cleared,
     Stop(Signal),
+    /// By the terminal, which tells the command, too.
+    Typed(Signal),
+    Pause(u64),
     Forward,
     FailLaunches(usize),
     /// What can reach the machine at any time without meaning anything.
@@ -49,6 +52,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..=64i32).prop_map(Step::Die),
         3 => Just(Step::Cleared),
         1 => prop::sample::select(stops.to_vec()).prop_map(Step::Stop),
+        1 => prop::sample::select(stops[1..3].to_vec()).prop_map(Step::Typed),
+        1 => (0..100_000u64).prop_map(Step::Pause),
         1 => Just(Step::Forward),
         1 => (1..4usize).prop_map(Step::FailLaunches),
         1 => prop::sample::select(vec![Stray::Timeout, Stray::Looked, Stray::OldBeat, Stray::Cleared])
@@ -146,6 +151,16 @@ impl World {
                 self.stops += 1;
                 self.sim.signal(signal);
             }
+            Step::Typed(signal) => {
+                self.stops += 1;
+                self.sim.typed(signal);
+            }
+            Step::Pause(ms) if self.alive => {
+                let time = Duration::from_millis(ms);
+                self.sim.pauses(time);
+                self.last_sign += time;
+            }
+            Step::Pause(_) => {}
             Step::Forward => self.sim.tell(Event::Forward {
                 signal: Signal::SIGUSR2,
             }),
@@ -190,6 +205,7 @@ impl World {
     fn check(&mut self) {
         for done in self.sim.take() {
             match done.as_str() {
+                "suspend" => assert!(self.alive, "nobody is suspended"),
                 "spawn" => {
                     assert!(!self.alive, "a launch beside a living command");
                     self.alive = true;

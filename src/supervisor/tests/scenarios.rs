@@ -471,3 +471,132 @@ fn other_signals_are_forwarded_while_there_is_a_command() {
     sim.tell(Event::Forward { signal: SIGUSR1 });
     assert_eq!(sim.take(), [""; 0]);
 }
+
+#[test]
+fn a_command_that_the_terminal_told_gets_the_grace_before_sigterm_and_again_before_sigkill() {
+    let mut sim = Sim::new(policy());
+    sim.typed(SIGINT);
+    sim.pass(seconds(5) - Duration::from_nanos(1));
+    assert_eq!(sim.take(), ["spawn"]);
+    sim.pass(Duration::from_nanos(1));
+    assert_eq!(sim.take(), ["TERM"]);
+    sim.pass(seconds(5) - Duration::from_nanos(1));
+    assert_eq!(sim.take(), [""; 0]);
+    sim.pass(Duration::from_nanos(1));
+    assert_eq!(sim.take(), ["KILL"]);
+    sim.dies_of(9);
+    assert_eq!(sim.exit, Some(Exit(130)));
+}
+
+#[test]
+fn a_command_that_heeds_the_terminal_is_told_nothing_else() {
+    for (signal, code) in [(SIGINT, 130), (SIGQUIT, 131)] {
+        let mut sim = Sim::new(policy());
+        sim.typed(signal);
+        sim.pass(seconds(1));
+        sim.exits(1);
+        assert_eq!(sim.take(), ["spawn"]);
+        assert_eq!(sim.exit, Some(Exit(code)));
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_kills_at_once() {
+    let mut sim = Sim::new(policy());
+    sim.typed(SIGINT);
+    sim.pass(seconds(1));
+    sim.typed(SIGINT);
+    assert_eq!(sim.take(), ["spawn", "KILL"]);
+}
+
+#[test]
+fn ctrl_c_without_grace_kills_at_once() {
+    let mut sim = Sim::new(Policy {
+        grace: Duration::ZERO,
+        ..policy()
+    });
+    sim.typed(SIGINT);
+    assert_eq!(sim.take(), ["spawn", "KILL"]);
+}
+
+#[test]
+fn leftovers_of_a_command_that_heeded_the_terminal_have_a_grace_of_their_own() {
+    let mut sim = Sim::new(policy());
+    sim.typed(SIGINT);
+    sim.pass(seconds(3));
+    sim.exits_leaving_something(0);
+    assert_eq!(sim.take(), ["spawn", "TERM"]);
+    sim.pass(seconds(5) - Duration::from_nanos(1));
+    assert_eq!(sim.take(), [""; 0]);
+    sim.pass(Duration::from_nanos(1));
+    assert_eq!(sim.take(), ["KILL"]);
+    sim.tell(Event::Cleared);
+    assert_eq!(sim.exit, Some(Exit(130)));
+}
+
+#[test]
+fn time_stopped_by_the_terminal_is_not_silence() {
+    let mut sim = Sim::new(with_heartbeat(20, 0));
+    sim.pass(seconds(15));
+    sim.pauses(seconds(1000));
+    sim.pass(seconds(4));
+    sim.pauses(seconds(7));
+    assert_eq!(sim.take(), ["spawn", "suspend", "suspend"]);
+    sim.pass(seconds(1) - Duration::from_nanos(1));
+    assert_eq!(sim.take(), [""; 0]);
+    sim.pass(Duration::from_nanos(1));
+    assert_eq!(sim.take(), ["hung", "TERM"]);
+}
+
+#[test]
+fn a_beat_after_the_pause_counts_from_itself() {
+    let mut sim = Sim::new(with_heartbeat(20, 0));
+    sim.pauses(seconds(1000));
+    sim.pass(seconds(5));
+    sim.beat();
+    assert_eq!(sim.deadline(), Some(seconds(1025)));
+}
+
+#[test]
+fn a_beat_from_within_the_pause_keeps_the_rest_of_it() {
+    let mut sim = Sim::new(with_heartbeat(20, 0));
+    sim.pauses(seconds(100));
+    // It was made in the moment between the stop and its being noticed.
+    let at = sim.start + seconds(1);
+    sim.tell(Event::Beat { at });
+    assert_eq!(sim.deadline(), Some(seconds(1 + 99 + 20)));
+}
+
+#[test]
+fn while_nothing_runs_ctrl_z_stops_the_supervisor_alone() {
+    let mut sim = Sim::new(policy());
+    let told = false;
+    sim.tell(Event::Suspend { told });
+    assert_eq!(sim.take(), ["spawn", "forward SIGTSTP"]);
+    sim.tell(Event::Suspend { told: true });
+    assert_eq!(sim.take(), [""; 0]);
+    sim.exits(1);
+    sim.take();
+    sim.tell(Event::Suspend { told });
+    assert_eq!(sim.take(), ["suspend"]);
+}
+
+#[test]
+fn a_command_that_is_told_to_end_is_not_waited_for_because_it_is_stopped() {
+    let mut sim = Sim::new(policy());
+    sim.signal(SIGTERM);
+    let signal = Signal::SIGTTIN;
+    sim.tell(Event::Paused { signal });
+    sim.pass(seconds(5));
+    assert_eq!(sim.take(), ["spawn", "TERM", "KILL"]);
+}
+
+#[test]
+fn a_hangup_that_is_told_twice_is_one() {
+    let mut sim = Sim::new(policy());
+    sim.signal(SIGHUP);
+    sim.signal(SIGHUP);
+    assert_eq!(sim.take(), ["spawn", "TERM"]);
+    sim.signal(SIGTERM);
+    assert_eq!(sim.take(), ["KILL"]);
+}

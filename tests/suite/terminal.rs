@@ -1,0 +1,541 @@
+//! Section 6, in a terminal of its own: what is typed, who is stopped and continued, and how the
+//! terminal is left.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::{Pid, getpgid, tcgetpgrp};
+
+use crate::harness::*;
+
+const CTRL_C: &str = "\x03";
+const CTRL_BACKSLASH: &str = "\x1c";
+const CTRL_Z: &str = "\x1a";
+
+/// A terminal with a program in it that leads its session, as a login does.
+struct Screen {
+    master: File,
+    /// Held open, so that what the terminal was left like can be seen after the end.
+    slave: File,
+    child: Child,
+    /// What was shown, that there is more, and that nobody looks any more.
+    seen: Arc<(Mutex<String>, Condvar, AtomicBool)>,
+    /// How far it has been read by the waits.
+    cursor: usize,
+    directory: Directory,
+}
+
+impl Screen {
+    fn new(words: &[&str]) -> Self {
+        // Not openpty(3): no other test's child may inherit an end, or the window never closes.
+        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let mut slave = OpenOptions::new();
+        slave
+            .read(true)
+            .write(true)
+            .custom_flags(OFlag::O_NOCTTY.bits());
+        let slave = slave.open(ptsname_r(&master).unwrap()).unwrap();
+        let master = File::from(OwnedFd::from(master));
+        let directory = Directory::new();
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait"]).args(words);
+        command.stdin(end()).stdout(end()).stderr(end());
+        command.current_dir(directory.path());
+        command
+            .env("PS1", "prompt> ")
+            .env("NO_COLOR", "1")
+            .env_remove("ENV");
+        command
+            .env("SUPERVISOR", supervisor())
+            .env("PUPPET", puppet());
+        let child = command.spawn().unwrap();
+        let seen: Arc<(Mutex<String>, Condvar, AtomicBool)> = Arc::default();
+        let (mut reader, shared) = (master.try_clone().unwrap(), Arc::clone(&seen));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while !shared.2.load(Ordering::Relaxed) {
+                let mut readable = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut readable, 20u8) == Ok(0) {
+                    continue;
+                }
+                let Ok(count @ 1..) = reader.read(&mut bytes) else {
+                    break;
+                };
+                let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+                shared.0.lock().unwrap().push_str(&text);
+                shared.1.notify_all();
+            }
+        });
+        Self {
+            master,
+            slave,
+            child,
+            seen,
+            cursor: 0,
+            directory,
+        }
+    }
+
+    /// A shell with job control.
+    fn shell(shell: &str) -> Self {
+        let words: &[&str] = match shell {
+            "bash" => &["bash", "--norc", "--noprofile", "-i"],
+            shell => &[shell, "-i"],
+        };
+        let mut screen = Self::new(words);
+        screen.shows("prompt> ");
+        screen
+    }
+
+    fn types(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn enters(&mut self, line: &str) {
+        self.types(&format!("{line}\n"));
+    }
+
+    /// Waits until this stands there, after what was waited for before; from there to the line's end.
+    fn shows(&mut self, text: &str) -> String {
+        let ceiling = Instant::now() + CEILING;
+        let mut seen = self.seen.0.lock().unwrap();
+        loop {
+            let new = &seen[self.cursor..];
+            if let Some(at) = new.find(text)
+                && (text.ends_with(' ') || new[at..].contains('\n'))
+            {
+                let line = new[at..].lines().next().unwrap().to_owned();
+                self.cursor += at + text.len();
+                return line;
+            }
+            let left = ceiling.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {text:?} in\n{}", *seen);
+            seen = self.seen.1.wait_timeout(seen, left).unwrap().0;
+        }
+    }
+
+    /// The exit code that the shell tells.
+    fn shell_tells_code(&mut self) -> i32 {
+        self.enters("echo the 'code' was $?");
+        number_in(&self.shows("the code was "))
+    }
+
+    /// The window is closed.
+    fn closes(&mut self) {
+        self.seen.2.store(true, Ordering::Relaxed);
+        for end in [&mut self.master, &mut self.slave] {
+            *end = File::open("/dev/null").unwrap();
+        }
+    }
+
+    fn everything(&self) -> String {
+        self.seen.0.lock().unwrap().clone()
+    }
+
+    /// Waits for the end: the exit code, or 1000 + the signal.
+    fn code(&mut self) -> i32 {
+        let mut status = None;
+        assert!(
+            eventually(|| {
+                status = self.child.try_wait().unwrap();
+                status.is_some()
+            }),
+            "still running\n{}",
+            self.everything()
+        );
+        // All that was shown before this has been read when this has.
+        self.slave.write_all(b"\nthe end\n").unwrap();
+        self.shows("the end");
+        let status = status.unwrap();
+        let killed = || 1000 + status.signal().unwrap();
+        status.code().unwrap_or_else(killed)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // The end of the terminal is the end of whoever is left in it.
+        self.closes();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The first line of the log about this, from its stamp on: what was typed may stand before it.
+fn stamped<'a>(all: &'a str, event: &str) -> &'a str {
+    let mut lines = all.lines().filter(|line| line.contains("[SUPERVISOR]"));
+    let line = lines.find(|line| line.contains(event)).unwrap();
+    &line[line.find("20").unwrap()..]
+}
+
+/// The state of a process, as ps(1) shows it.
+fn state(pid: i32) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().chars().next().unwrap()
+}
+
+fn becomes(pid: i32, wanted: char) {
+    assert!(
+        eventually(|| state(pid) == wanted),
+        "{pid} is {}",
+        state(pid)
+    );
+}
+
+fn all_become(pids: &[i32], wanted: char) {
+    pids.iter().for_each(|pid| becomes(*pid, wanted));
+}
+
+/// The process id of the supervisor of this command.
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit(") ").next().unwrap();
+    fields.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_command_reads_what_is_typed() {
+    let mut screen = Screen::new(&[
+        supervisor().to_str().unwrap(),
+        "sh",
+        "-c",
+        "read line; echo \"<$line>\"",
+    ]);
+    screen.shows("started");
+    screen.enters("typed here");
+    screen.shows("<typed here>");
+    assert_eq!(screen.code(), 0);
+}
+
+#[test]
+fn ctrl_c_reaches_the_command_once_and_ends_both() {
+    for (key, name, code) in [(CTRL_C, "SIGINT", 130), (CTRL_BACKSLASH, "SIGQUIT", 131)] {
+        let puppet = puppet();
+        let words = [supervisor().to_str().unwrap(), puppet.to_str().unwrap()];
+        let mut screen = Screen::new(&words);
+        screen.shows("ready ");
+        screen.enters("trap INT QUIT TERM");
+        screen.shows("did trap");
+        screen.types(key);
+        let lines = [format!("got {name}"), format!("name={name} action=stop")];
+        let there = || lines.iter().all(|line| screen.everything().contains(line));
+        assert!(eventually(there), "{}", screen.everything());
+        // It gets the grace to heed it, and nothing else.
+        screen.enters("exit 7");
+        screen.shows("exited");
+        screen.shows(&format!("finished code={code}"));
+        assert_eq!(screen.code(), code);
+        assert_eq!(
+            screen.everything().matches("got ").count(),
+            1,
+            "{}",
+            screen.everything()
+        );
+    }
+}
+
+#[test]
+fn a_command_that_does_not_heed_ctrl_c_gets_sigterm_and_then_sigkill() {
+    let puppet = puppet();
+    let program = supervisor().to_str().unwrap();
+    let words = [
+        program,
+        "--grace-period",
+        "0.3",
+        puppet.to_str().unwrap(),
+        "trap INT TERM",
+    ];
+    let mut screen = Screen::new(&words);
+    screen.shows("did trap");
+    screen.types(CTRL_C);
+    screen.shows("got SIGINT");
+    screen.shows("got SIGTERM");
+    screen.shows("killing");
+    assert_eq!(screen.code(), 130);
+    let all = screen.everything();
+    assert!(
+        between(stamped(&all, "stopping"), stamped(&all, "killing")) >= 0.599,
+        "{all}"
+    );
+}
+
+#[test]
+fn a_second_ctrl_c_kills_at_once() {
+    let puppet = puppet();
+    let program = supervisor().to_str().unwrap();
+    let words = [
+        program,
+        "--grace-period",
+        "1000",
+        puppet.to_str().unwrap(),
+        "trap INT TERM",
+    ];
+    let mut screen = Screen::new(&words);
+    screen.shows("did trap");
+    screen.types(CTRL_C);
+    screen.shows("action=stop");
+    screen.types(CTRL_C);
+    screen.shows("action=kill");
+    assert_eq!(screen.code(), 130);
+    assert!(!screen.everything().contains("got SIGTERM"));
+}
+
+#[test]
+fn a_script_that_called_us_in_a_loop_stops_too() {
+    for shell in ["bash", "dash"] {
+        let script =
+            "while :; do \"$SUPERVISOR\" sh -c 'echo here; exec sleep 1000'; echo code $?; done";
+        let mut screen = Screen::new(&[shell, "-c", script]);
+        screen.shows("here");
+        screen.types(CTRL_C);
+        // By the signal, which a shell would show as 130.
+        let code = screen.code();
+        assert_eq!(code, 1002, "{shell}\n{}", screen.everything());
+        let runs = screen.everything().matches("started").count();
+        assert_eq!(
+            runs,
+            1,
+            "{shell}
+{}",
+            screen.everything()
+        );
+    }
+}
+
+#[test]
+fn ctrl_c_during_the_delay_stops_the_script_too() {
+    let script = "while :; do \"$SUPERVISOR\" --backoff-factor 1000 false; done";
+    let mut screen = Screen::new(&["bash", "-c", script]);
+    screen.shows("restarting");
+    screen.types(CTRL_C);
+    assert_eq!(screen.code(), 1002);
+}
+
+#[test]
+fn ctrl_z_stops_both_and_fg_and_bg_continue_both() {
+    for shell in ["bash", "dash"] {
+        let mut screen = Screen::shell(shell);
+        screen.enters("\"$SUPERVISOR\" \"$PUPPET\"");
+        let command = number_in(&screen.shows("ready "));
+        let both = [parent(command), command];
+        for _ in 0..3 {
+            screen.types(CTRL_Z);
+            all_become(&both, 'T');
+            screen.shows("prompt> ");
+            screen.enters("fg");
+            all_become(&both, 'S');
+            // In the foreground it reads again.
+            screen.enters("group");
+            screen.shows("did group");
+        }
+        screen.types(CTRL_C);
+        screen.shows("finished code=130");
+        assert_eq!(screen.shell_tells_code(), 130, "{shell}");
+
+        screen.enters("\"$SUPERVISOR\" \"$PUPPET\" </dev/null");
+        let command = number_in(&screen.shows("ready "));
+        let both = [parent(command), command];
+        screen.types(CTRL_Z);
+        all_become(&both, 'T');
+        screen.shows("prompt> ");
+        screen.enters("bg; echo 'now' in the background");
+        screen.shows("now in the background");
+        all_become(&both, 'S');
+        screen.enters("fg; echo 'it' was $?");
+        all_become(&both, 'S');
+        let foreground = Ok(getpgid(Some(Pid::from_raw(command))).unwrap());
+        assert!(eventually(|| tcgetpgrp(&screen.master) == foreground));
+        screen.types(CTRL_C);
+        assert_eq!(number_in(&screen.shows("it was ")), 130, "{shell}");
+    }
+}
+
+#[test]
+fn ctrl_z_while_nothing_runs_stops_us_and_fg_goes_on() {
+    let mut screen = Screen::shell("bash");
+    screen.enters("\"$SUPERVISOR\" --backoff-factor 1000 sh -c 'echo o\"\"urs $PPID; exit 1'");
+    let ours = number_in(&screen.shows("ours "));
+    screen.shows("restarting");
+    screen.types(CTRL_Z);
+    becomes(ours, 'T');
+    screen.shows("prompt> ");
+    screen.enters("fg");
+    becomes(ours, 'S');
+    screen.types(CTRL_C);
+    screen.shows("finished code=130");
+}
+
+#[test]
+fn continuing_us_alone_continues_the_command_too() {
+    let mut screen = Screen::shell("bash");
+    screen.enters("\"$SUPERVISOR\" \"$PUPPET\" </dev/null");
+    let command = number_in(&screen.shows("ready "));
+    let ours = parent(command);
+    // Not by the terminal: by somebody who knows but our process.
+    kill(Pid::from_raw(ours), Signal::SIGTSTP).unwrap();
+    all_become(&[ours, command], 'T');
+    kill(Pid::from_raw(ours), Signal::SIGCONT).unwrap();
+    all_become(&[ours, command], 'S');
+}
+
+#[test]
+fn time_spent_stopped_by_ctrl_z_is_not_silence() {
+    let mut screen = Screen::shell("bash");
+    screen.enters("\"$SUPERVISOR\" --enable-heartbeat --timeout 2 \"$PUPPET\" beat");
+    let command = number_in(&screen.shows("ready "));
+    screen.shows("did beat");
+    screen.types(CTRL_Z);
+    becomes(command, 'T');
+    // Longer than the timeout, and than the one more that is given to who was frozen.
+    let_pass(std::time::Duration::from_millis(4500));
+    screen.enters("fg");
+    becomes(command, 'S');
+    screen.enters("beat");
+    screen.shows("did beat");
+    screen.shows("heartbeat timeout");
+    let all = screen.everything();
+    let silent = between(
+        stamped(&all, "action=suspend"),
+        stamped(&all, "heartbeat timeout"),
+    );
+    assert!(silent > 4.5 + 2.0 - 0.1, "{all}");
+    screen.types(CTRL_C);
+    screen.shows("finished");
+}
+
+#[test]
+fn the_terminal_is_left_as_it_was_however_the_command_left_it() {
+    // It sets the terminal raw and dies of it; or it takes the foreground for a group of its own.
+    let rows = [
+        ("stty raw -echo; kill -9 $$", 137),
+        ("stty raw -echo; exit 3", 3),
+        ("stty -echo; exit 0", 0),
+        (
+            "set -m; bash --norc -c 'stty -echo -icanon; kill -9 0'; exit 4",
+            4,
+        ),
+    ];
+    for (script, code) in rows {
+        let program = supervisor().to_str().unwrap();
+        // It waits until it is told, so that the modes can be seen before.
+        let script = format!("read line; {script}");
+        let mut screen = Screen::new(&[program, "--max-restarts", "0", "bash", "-c", &script]);
+        screen.shows("started");
+        let before = tcgetattr(&screen.slave).unwrap();
+        assert!(before.local_flags.contains(LocalFlags::ECHO));
+        screen.enters("");
+        assert_eq!(screen.code(), code, "{script}\n{}", screen.everything());
+        let after = tcgetattr(&screen.slave).unwrap();
+        assert!(before == after, "{script}: {before:?} {after:?}");
+    }
+}
+
+#[test]
+fn the_foreground_is_the_shells_again_after_an_interactive_shell_was_killed() {
+    let mut screen = Screen::shell("bash");
+    screen.enters("\"$SUPERVISOR\" --grace-period 0.1 bash --norc --noprofile -i");
+    screen.shows("started");
+    screen.shows("prompt> ");
+    screen.enters("echo inner $$ $PPID .");
+    screen.shows("PPID .");
+    let line = screen.shows("inner ");
+    let numbers: Vec<i32> = line
+        .split(' ')
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let foreground = tcgetpgrp(&screen.master).unwrap();
+    assert_eq!(foreground.as_raw(), numbers[0], "it has the foreground now");
+    kill(Pid::from_raw(numbers[1]), Signal::SIGTERM).unwrap();
+    screen.shows("finished code=137");
+    // The outer one reads again.
+    assert_eq!(screen.shell_tells_code(), 137);
+}
+
+#[test]
+fn the_neighbours_in_a_pipeline_are_left_alone() {
+    let mut screen = Screen::shell("bash");
+    let tell = "\"$SUPERVISOR\" --grace-period 0.1 sh -c 'trap \"\" TERM; echo in; sleep 1000 & wait; wait'";
+    screen.enters(&format!(
+        "{tell} 2>log | sh -c 'read x; echo neighbour $$ $x; cat; echo still here'"
+    ));
+    screen.shows("$x;");
+    let neighbour = screen.shows("neighbour ");
+    assert!(neighbour.ends_with(" in"), "{neighbour}");
+    let supervisor = std::fs::read_to_string(screen.directory.join("log")).unwrap();
+    let command: i32 = field(supervisor.lines().next().unwrap(), "pid")
+        .parse()
+        .unwrap();
+    kill(Pid::from_raw(parent(command)), Signal::SIGTERM).unwrap();
+    screen.shows("still here");
+    assert!(eventually(|| !alive(command)));
+}
+
+#[test]
+fn in_the_background_the_command_is_stopped_when_it_reads_and_fg_lets_it_read() {
+    let mut screen = Screen::shell("bash");
+    screen.enters(
+        "\"$SUPERVISOR\" --enable-heartbeat --timeout 1 sh -c 'read line; echo \"<$line>\"' &",
+    );
+    let line = screen.shows("started");
+    let command: i32 = field(&line, "pid").parse().unwrap();
+    becomes(command, 'T');
+    becomes(parent(command), 'T');
+    screen.enters("fg");
+    becomes(command, 'S');
+    screen.enters("typed here");
+    screen.shows("<typed here>");
+    screen.shows("finished code=0");
+}
+
+#[test]
+fn a_command_that_signals_its_own_group_does_not_stop_us() {
+    let program = supervisor().to_str().unwrap();
+    let script = "echo run; trap 'kill 0' EXIT; exit 3";
+    let words = [
+        program,
+        "--backoff-factor",
+        "0",
+        "--max-restarts",
+        "2",
+        "bash",
+        "-c",
+        script,
+    ];
+    let mut screen = Screen::new(&words);
+    let code = screen.code();
+    let all = screen.everything();
+    assert_eq!(code, 128 + 15, "{code} {all}");
+    assert!(all.contains("finished code=143 runs=3"), "{all}");
+}
+
+#[test]
+fn a_closed_terminal_ends_everything_in_it() {
+    let mut screen = Screen::shell("bash");
+    screen.enters("\"$SUPERVISOR\" --log-file log \"$PUPPET\" child");
+    let command = number_in(&screen.shows("ready "));
+    let child = number_in(&screen.shows("child "));
+    let ours = parent(command);
+    let log = screen.directory.join("log");
+    screen.closes();
+    for pid in [command, child, ours] {
+        gone(pid);
+    }
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("signal name=SIGHUP action=stop"), "{log}");
+    assert!(log.contains("finished code=0"), "{log}");
+}
