@@ -4,6 +4,7 @@
 # make soak     long runs under faults and load, about 20 minutes
 # make fuzz     random histories against the policy, CASES=10000000 of each property
 # make ci       formatting, lints, import directions, tests, documents
+# make others   type-checks it for FreeBSD and macOS (rustup fetches their std)
 # make install  PREFIX=/usr/local DESTDIR=
 
 PREFIX ?= /usr/local
@@ -12,7 +13,7 @@ CARGO ?= cargo
 CASES ?= 10000000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test soak fuzz ci format lint imports docs install uninstall clean
+.PHONY: build demo test soak fuzz ci format lint imports docs others install uninstall clean
 
 build:
 	$(CARGO) build --locked --release
@@ -43,6 +44,10 @@ imports:
 
 docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+others:
+	for target in x86_64-unknown-freebsd x86_64-apple-darwin; do \
+	    rustup target add $$target && $(CARGO) clippy --locked --target $$target -- -D warnings || exit; done
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::text::Quoted;
 use evidence::Evidence;
 use lock::Lock;
-use watcher::{Watcher, nearest_directory};
+use watcher::Watcher;
 
 /// A heartbeat file under watch.
 pub struct Heartbeat {
@@ -125,7 +125,7 @@ fn in_memory(path: &Path) -> bool {
     let place = if path.exists() {
         path.to_owned()
     } else {
-        nearest_directory(path)
+        watcher::nearest_directory(path)
     };
     statfs(&place).is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&fs.filesystem_type()))
 }

@@ -14,11 +14,10 @@
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
 use std::ffi::{CString, OsStr, c_char};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsRawFd, RawFd};
 #[cfg(target_os = "linux")]
-use std::os::fd::FromRawFd;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -26,7 +25,6 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{ForkResult, Pid};
@@ -93,7 +91,7 @@ fn c_strings<S: AsRef<OsStr>>(strings: &[S]) -> io::Result<Vec<CString>> {
 /// That of `pipe`, `fork` or, from the child, of `execve`: `ENOENT` if no candidate was found,
 /// `EACCES` if one was but may not be executed.
 pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Result<Pid> {
-    let (report, reporter) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let (report, reporter) = io::pipe()?;
     let parent = nix::unistd::getpid();
     // No handler of ours may run in the child: it would take a signal that is the command's.
     let ours = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
@@ -122,10 +120,10 @@ pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Resul
 
 /// What the child has to say: nothing once it has been executed, for the pipe closes with that.
 /// This waits as long as the system takes to load the program, as vfork(2) would.
-fn read_errno(report: OwnedFd) -> Option<i32> {
+fn read_errno(mut report: PipeReader) -> Option<i32> {
     let mut errno = [0; size_of::<i32>()];
     // EINTR is retried by `read_exact`; a short read is a child that was killed, and is reaped as such.
-    let read = File::from(report).read_exact(&mut errno);
+    let read = report.read_exact(&mut errno);
     read.is_ok().then(|| i32::from_ne_bytes(errno))
 }
 
@@ -135,7 +133,7 @@ fn become_command(
     to_default: &[Signal],
     own_group: bool,
     parent: Pid,
-    reporter: &OwnedFd,
+    reporter: &PipeWriter,
 ) -> ! {
     let errno = exec(image, to_default, own_group, parent);
     exit_with(reporter.as_raw_fd(), errno)
@@ -221,6 +219,7 @@ pub fn wait_any() -> io::Result<Waited> {
 }
 
 /// Whether this process has children, living or not: in the group `group`, or (None) at all.
+#[cfg(target_os = "linux")]
 #[must_use]
 pub fn has_children(group: Option<Pid>) -> bool {
     let (kind, id) = group.map_or((libc::P_ALL, 0), |group| (libc::P_PGID, group.as_raw()));
@@ -231,6 +230,13 @@ pub fn has_children(group: Option<Pid>) -> bool {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         libc::waitid(kind, id.cast_unsigned(), &raw mut info, options) == 0
     }
+}
+
+/// Elsewhere orphans are not ours, so that nothing could be told from it.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn has_children(_: Option<Pid>) -> bool {
+    false
 }
 
 /// A process by a handle that never comes to mean another (pidfd_open(2), Linux 5.3).

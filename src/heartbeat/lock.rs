@@ -100,7 +100,7 @@ fn try_take(path: &Path) -> io::Result<Attempt> {
             Ok(_) => {}
             Err(Errno::EAGAIN | Errno::EACCES) => {
                 fcntl(&file, FcntlArg::F_GETLK(&mut whole))?;
-                if i32::from(whole.l_type) == libc::F_UNLCK {
+                if whole.l_type == short(libc::F_UNLCK) {
                     // Lifted between the two calls.
                     continue;
                 }
@@ -129,13 +129,18 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 /// From the first byte to the end, however far that is; shut out everybody else.
 fn whole_file() -> libc::flock {
-    // The constants are small, the fields narrower than `int`.
-    let short = |value: i32| i16::try_from(value).unwrap_or(0);
     libc::flock {
         l_type: short(libc::F_WRLCK),
         l_whence: short(libc::SEEK_SET),
         l_start: 0,
         l_len: 0,
         l_pid: 0,
+        #[cfg(target_os = "freebsd")]
+        l_sysid: 0,
     }
+}
+
+/// The constants are small, on some systems `int`, and the fields narrower than that.
+fn short(value: impl TryInto<i16>) -> i16 {
+    value.try_into().unwrap_or(0)
 }

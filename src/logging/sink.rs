@@ -174,7 +174,8 @@ impl Lines for Sink {
         match self {
             Self::Own(file) => file.write(bytes),
             Self::Socket => {
-                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                // (std ignores SIGPIPE for us.)
+                let flags = MsgFlags::MSG_DONTWAIT;
                 Ok(send(stderr.as_raw_fd(), bytes, flags)?)
             }
             Self::Plain => Ok(nix::unistd::write(&stderr, bytes)?),

@@ -493,8 +493,12 @@ fn in_the_background_the_command_is_stopped_when_it_reads_and_fg_lets_it_read() 
     );
     let line = screen.shows("started");
     let command: i32 = field(&line, "pid").parse().unwrap();
-    becomes(command, 'T');
-    becomes(parent(command), 'T');
+    all_become(&[command, parent(command)], 'T');
+    // Only when it knows that does the shell continue it; and it tells with the next prompt.
+    assert!(eventually(|| {
+        screen.enters("");
+        screen.everything().contains("Stopped")
+    }));
     screen.enters("fg");
     becomes(command, 'S');
     screen.enters("typed here");
