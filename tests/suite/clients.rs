@@ -1,26 +1,11 @@
 //! The example clients, and the five scenarios of the test client, under the supervisor.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use crate::harness::*;
-
-/// Whether `program` can be started. CI has all of them; elsewhere a test may say that it can't run.
-fn there_is(program: &str) -> bool {
-    let found = Command::new(program)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok();
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "CI is to have {program}");
-        eprintln!("skipped: {program} is not installed");
-    }
-    found
-}
 
 /// `supervisor` with `options`, and the test client playing `scenario` fifty times as fast.
 fn scenario(options: &[&str], scenario: &[&str]) -> Setup {

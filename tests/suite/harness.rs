@@ -36,6 +36,21 @@ pub fn puppet() -> PathBuf {
     program
 }
 
+/// Whether `program` can be started. CI has all of them; elsewhere a test may say that it can't run.
+pub fn there_is(program: &str) -> bool {
+    let found = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok();
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "CI is to have {program}");
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
 /// A file of the project.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)

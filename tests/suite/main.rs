@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+mod callers;
 mod clients;
 mod clock;
 mod cost;
@@ -13,8 +14,10 @@ mod launch;
 mod limits;
 mod log;
 mod options;
+mod pid1;
 mod real;
 mod restart;
+mod signals;
 mod soak;
 mod stop;
 mod stuck_log;

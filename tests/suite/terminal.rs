@@ -543,3 +543,22 @@ fn a_closed_terminal_ends_everything_in_it() {
     assert!(log.contains("signal name=SIGHUP action=stop"), "{log}");
     assert!(log.contains("finished code=0"), "{log}");
 }
+
+#[test]
+fn in_a_terminal_too_the_command_has_the_callers_descriptors_and_signals() {
+    let look =
+        "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status; ls /proc/self/fd | tr '\n' ' '; echo .";
+    let script = format!("{look}; echo; echo ---; \"$SUPERVISOR\" sh -c \"{look}\" 2>/dev/null");
+    let mut screen = Screen::new(&["sh", "-c", &script]);
+    assert_eq!(screen.code(), 0);
+    let all = screen.everything().replace('\r', "");
+    let (bare, supervised) = all.split_once("\n---\n").unwrap();
+    let [bare, supervised] = [bare, supervised].map(|text| {
+        let lines = text
+            .lines()
+            .filter(|line| line.contains("Sig") || line.ends_with('.'));
+        lines.collect::<Vec<_>>()
+    });
+    assert_eq!(bare.len(), 4, "{all}");
+    assert_eq!(bare, supervised, "{all}");
+}

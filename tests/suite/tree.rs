@@ -13,7 +13,7 @@ use crate::harness::*;
 use crate::limits::{refuse, with_faults};
 
 /// `tests/brood.c`, built once.
-fn brood() -> &'static Path {
+pub fn brood() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| compile("tests/brood.c", "brood", &["-pthread"]))
 }
