@@ -21,8 +21,8 @@ use kin::{Id, Strangers};
 /// What `execvp(3)` searches where `PATH` is not set.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// How often at most the descendants are gone through at once, until no new one is met. Processes
-/// that fork faster than that are met again when the first of those that were killed are reaped.
+/// How often at most the descendants are gone through to be killed at once, until no new one is met.
+/// Who forks faster than that is met again when the first of those that were killed are reaped.
 const ROUNDS: usize = 4;
 
 /// How often at most our own children are killed at once, until there are no new ones.
@@ -37,6 +37,8 @@ pub struct Command {
     image: Image,
     /// Signals that are to have their default disposition in the command.
     to_default: Vec<Signal>,
+    /// Whether its descendants can be known.
+    listed: bool,
     /// The group that it shares with us; None: it leads one of its own.
     shared_group: Option<Pid>,
     keep_descendants: bool,
@@ -144,6 +146,7 @@ impl Command {
         Ok(Self {
             image: Image::new(&candidates(&argv[0], path), argv, &pairs, mask)?,
             to_default,
+            listed: kin::is_listed(),
             shared_group,
             keep_descendants,
             adopts: become_subreaper(),
@@ -291,7 +294,7 @@ impl Command {
         if first {
             self.told.who.clear();
         }
-        if !kin::is_listed() {
+        if !self.listed {
             return self.tell_group(pid, word);
         }
         if word == Signal::SIGKILL {
@@ -308,7 +311,14 @@ impl Command {
                     tolerate(killpg(pid, *signal));
                 }
             }
-            self.tell_tree(pid, word, whole_group, &BTreeSet::new())
+            // It may have ended by now, and left nothing. What can't be waited for, `reap` tells.
+            let is_over = self.take_ends().is_ok_and(|(_, childless)| childless);
+            self.has_more = true;
+            if is_over {
+                return 0;
+            }
+            // Who is born meanwhile is told when the command has ended, or is killed.
+            self.tell_tree(pid, word, whole_group, &BTreeSet::new(), 1)
         }
     }
 
@@ -318,20 +328,21 @@ impl Command {
         } else {
             self.kill_children()
         };
-        killed.len() + self.tell_tree(pid, Signal::SIGKILL, false, &killed)
+        killed.len() + self.tell_tree(pid, Signal::SIGKILL, false, &killed, ROUNDS)
     }
 
-    /// Goes through the tree until there is nobody new. The command's group, and these, have been told
-    /// already.
+    /// Goes through the tree until there is nobody new, or so often. The command's group, and these,
+    /// have been told already.
     fn tell_tree(
         &mut self,
         pid: Pid,
         word: Signal,
         whole_group: bool,
         before: &BTreeSet<Pid>,
+        rounds: usize,
     ) -> usize {
         let mut count = 0;
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let (mut new, mut children) = (0, 0);
             kin::visit(&self.strangers, |process| {
                 children += usize::from(process.is_child());

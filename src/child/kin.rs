@@ -126,7 +126,11 @@ impl Stat {
     }
 
     fn read(pid: Pid) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+        // What we need of it is shorter than that.
+        let mut stat = [0; 1024];
+        let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
+        let length = file.read(&mut stat).ok()?;
+        Self::parse(&stat[..length])
     }
 
     /// The second field is a name in parentheses, of any bytes at all.
@@ -160,8 +164,7 @@ enum Listing {
 
 impl Listing {
     fn new() -> Self {
-        let me = getpid();
-        if fs::exists(format!("/proc/{me}/task/{me}/children")).unwrap_or(false) {
+        if fs::exists(own_children()).unwrap_or(false) {
             return Self::Files;
         }
         let mut children: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
@@ -173,7 +176,16 @@ impl Listing {
         Self::Parents(children)
     }
 
-    fn children(&self, pid: Pid) -> Vec<Pid> {
+    /// Ours, the youngest last.
+    fn own(&self) -> Vec<Pid> {
+        match self {
+            // All that we start or adopt are our first thread's.
+            Self::Files => read_children(&own_children()),
+            Self::Parents(_) => self.of(getpid()),
+        }
+    }
+
+    fn of(&self, pid: Pid) -> Vec<Pid> {
         match self {
             Self::Files => {
                 // Any thread may have forked.
@@ -189,9 +201,14 @@ impl Listing {
     }
 }
 
+fn own_children() -> String {
+    let me = getpid();
+    format!("/proc/{me}/task/{me}/children")
+}
+
 /// A list of children. Where more are born than are read it would have no end, so it is given one.
 fn read_children(path: &str) -> Vec<Pid> {
-    let mut list = Vec::new();
+    let mut list = Vec::with_capacity(4096);
     if let Ok(file) = File::open(path) {
         // What was read before an error is what there is.
         let _ = file.take(LONGEST_LIST).read_to_end(&mut list);
@@ -206,7 +223,7 @@ fn read_children(path: &str) -> Vec<Pid> {
 
 /// The children of this process, the youngest last.
 pub fn children() -> Vec<Pid> {
-    Listing::new().children(getpid())
+    Listing::new().own()
 }
 
 /// The entries of a directory that are numbers.
@@ -276,7 +293,7 @@ impl Strangers {
 pub fn visit(strangers: &Strangers, mut visitor: impl FnMut(&Process)) {
     let listing = Listing::new();
     let mut path: Vec<(Option<Process>, IntoIter<Pid>)> = Vec::new();
-    path.push((None, listing.children(getpid()).into_iter()));
+    path.push((None, listing.own().into_iter()));
     while let Some((parent, children)) = path.last_mut() {
         let Some(pid) = children.next() else {
             path.pop();
@@ -289,7 +306,7 @@ pub fn visit(strangers: &Strangers, mut visitor: impl FnMut(&Process)) {
             continue;
         }
         // Read before the visitor, who may be its end.
-        let below = listing.children(pid);
+        let below = listing.of(pid);
         visitor(&process);
         if !below.is_empty() {
             path.push((Some(process), below.into_iter()));

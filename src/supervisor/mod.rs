@@ -473,7 +473,13 @@ impl Supervisor {
         if grace.is_zero() {
             return killed(now, stage, out);
         }
-        out.push(Action::Terminate);
+        // To act comes before telling of it, which takes longer; who hangs has time.
+        let at = if reason == Reason::Heartbeat {
+            out.len()
+        } else {
+            0
+        };
+        out.insert(at, Action::Terminate);
         stage
     }
 

@@ -20,6 +20,13 @@ enum Moment {
     },
     /// Both stand still for so many timeouts; then the next beat takes its time.
     Frozen { timeouts: f64, next: f64 },
+    /// The terminal stops both, this part of a timeout after the last beat, for so many timeouts; the
+    /// next beat comes when this part of what was left is over.
+    Paused {
+        after: f64,
+        timeouts: f64,
+        next: f64,
+    },
 }
 
 fn moment() -> impl Strategy<Value = Moment> {
@@ -30,6 +37,8 @@ fn moment() -> impl Strategy<Value = Moment> {
         2 => (0.0..4.0, part(), any::<bool>())
             .prop_map(|(timeouts, last, lost)| Moment::Deaf { timeouts, last, lost }),
         1 => (1.101..4.0, part()).prop_map(|(timeouts, next)| Moment::Frozen { timeouts, next }),
+        1 => (part(), 0.0..4.0, part())
+            .prop_map(|(after, timeouts, next)| Moment::Paused { after, timeouts, next }),
     ]
 }
 
@@ -64,6 +73,16 @@ fn live_through(sim: &mut Sim, timeout: Duration, moment: Moment) {
             sim.pass(timeout.mul_f64(0.999) - silent_at_the_end.min(timeout.mul_f64(0.999)));
             beat(sim, false);
         }
+        Moment::Paused {
+            after,
+            timeouts,
+            next,
+        } => {
+            sim.pass(timeout.mul_f64(after));
+            sim.pauses(timeout.mul_f64(timeouts));
+            sim.pass(timeout.mul_f64((1.0 - after) * next));
+            beat(sim, false);
+        }
         Moment::Frozen { timeouts, next } => {
             sim.freeze(timeout.mul_f64(timeouts));
             sim.pass(timeout.mul_f64(next));
@@ -87,6 +106,7 @@ proptest! {
         });
         for moment in &moments {
             live_through(&mut sim, timeout, *moment);
+            sim.done.retain(|done| done != "suspend");
             prop_assert_eq!(&sim.done, &["spawn"], "{:?}", moment);
         }
     }
