@@ -25,12 +25,9 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// Who forks faster than that is met again when the first of those that were killed are reaped.
 const ROUNDS: usize = 4;
 
-/// How often at most our own children are killed at once, until there are no new ones.
-const QUICK_ROUNDS: usize = 32;
-
 /// How many ends are taken at once: where processes end as fast as they are reaped, everything else
 /// has its turn, too.
-const ENDS: usize = 1000;
+const ENDS: usize = 256;
 
 /// The command, whether it runs or not, and its descendants.
 pub struct Command {
@@ -90,8 +87,10 @@ impl From<ExitStatus> for News {
 struct Told {
     /// The last word: SIGTERM or SIGKILL.
     word: Option<Signal>,
-    /// Who has heard it.
+    /// Who has heard it, one by one,
     who: BTreeSet<Id>,
+    /// and whether all of the group have.
+    group: bool,
     /// So many more are to be reaped until it is asked who is left to be killed.
     until_next: usize,
 }
@@ -134,15 +133,14 @@ impl Command {
         let shared_group = share_group.then(getpgrp);
         let path = environment.iter().find(|(name, _)| name == "PATH");
         let path = path.map_or(OsStr::new(DEFAULT_PATH), |(_, path)| path.as_os_str());
-        let pairs: Vec<OsString> = environment
-            .iter()
-            .map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")))
-            .collect();
         let strangers = if sys::has_children(None) {
-            Strangers::find(shared_group)
+            Strangers::find()
         } else {
             Strangers::default()
         };
+        let variables = environment.iter();
+        let pairs = variables.map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")));
+        let pairs: Vec<OsString> = pairs.chain(strangers.mark()).collect();
         Ok(Self {
             image: Image::new(&candidates(&argv[0], path), argv, &pairs, mask)?,
             to_default,
@@ -166,6 +164,9 @@ impl Command {
         let pid = sys::spawn(&self.image, &self.to_default, self.shared_group.is_none())?;
         self.tree = Tree::Alive(pid);
         self.told = Told::default();
+        if self.shared_group.is_none() {
+            self.strangers.group = Some(pid);
+        }
         Ok(pid.as_raw())
     }
 
@@ -290,59 +291,38 @@ impl Command {
         let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
             return 0;
         };
-        let first = self.told.word.replace(word) != Some(word);
-        if first {
+        if self.told.word.replace(word) != Some(word) {
             self.told.who.clear();
+            self.told.group = false;
         }
         if !self.listed {
-            return self.tell_group(pid, word);
+            return self.tell_unlisted(pid, word);
         }
-        if word == Signal::SIGKILL {
-            let count = self.kill_tree(pid);
-            // In one go, so that nobody in the group can fork away from it.
-            if self.owns_group(pid) {
-                tolerate(killpg(pid, word));
-            }
-            count
-        } else {
-            let whole_group = first && self.owns_group(pid);
-            if whole_group {
-                for signal in with_continue(word) {
-                    tolerate(killpg(pid, *signal));
-                }
-            }
-            // It may have ended by now, and left nothing. What can't be waited for, `reap` tells.
-            let is_over = self.take_ends().is_ok_and(|(_, childless)| childless);
-            self.has_more = true;
-            if is_over {
-                return 0;
-            }
-            // Who is born meanwhile is told when the command has ended, or is killed.
-            self.tell_tree(pid, word, whole_group, &BTreeSet::new(), 1)
+        let kills = word == Signal::SIGKILL;
+        // The group in one go, so that nobody in it can fork away. It is told before all others, who then
+        // have time to hear it; but killed last, so that they can be counted.
+        if !kills && !self.told.group && self.owns_group(pid) {
+            tell_group(pid, word);
+            self.told.group = true;
         }
+        let count = self.tell_tree(pid, word, if kills { ROUNDS } else { 1 });
+        if kills && self.owns_group(pid) {
+            tell_group(pid, word);
+        }
+        count
     }
 
-    fn kill_tree(&mut self, pid: Pid) -> usize {
-        let killed = if self.keep_descendants || self.strangers.are_there() {
-            BTreeSet::new()
-        } else {
-            self.kill_children()
-        };
-        killed.len() + self.tell_tree(pid, Signal::SIGKILL, false, &killed, ROUNDS)
-    }
-
-    /// Goes through the tree until there is nobody new, or so often. The command's group, and these,
-    /// have been told already.
-    fn tell_tree(
-        &mut self,
-        pid: Pid,
-        word: Signal,
-        whole_group: bool,
-        before: &BTreeSet<Pid>,
-        rounds: usize,
-    ) -> usize {
+    /// Goes through the tree until there is nobody new, or so often.
+    fn tell_tree(&mut self, pid: Pid, word: Signal, rounds: usize) -> usize {
         let mut count = 0;
         for _ in 0..rounds {
+            // Those who have ended only hide the others; and if nobody is left, that is all. What can't be
+            // waited for, and what was heard, `reap` tells.
+            let childless = self.take_ends().is_ok_and(|(_, childless)| childless);
+            self.has_more = true;
+            if childless {
+                break;
+            }
             let (mut new, mut children) = (0, 0);
             kin::visit(&self.strangers, |process| {
                 children += usize::from(process.is_child());
@@ -353,8 +333,8 @@ impl Command {
                     return;
                 }
                 new += 1;
-                count += usize::from(!process.dead && !before.contains(&process.pid));
-                if !(whole_group && in_group) {
+                count += usize::from(!process.dead);
+                if !(self.told.group && in_group) {
                     for signal in with_continue(word) {
                         tolerate(process.signal(*signal));
                     }
@@ -368,30 +348,9 @@ impl Command {
         count
     }
 
-    /// Where nobody is to be spared, a child of ours can be killed without a look at it, and its children
-    /// become ours. Nothing else is quick enough against processes that fork and end at once.
-    fn kill_children(&mut self) -> BTreeSet<Pid> {
-        let mut killed = BTreeSet::new();
-        for _ in 0..QUICK_ROUNDS {
-            let before = killed.len();
-            // The youngest first: the oldest have ended by now.
-            for pid in kin::children().into_iter().rev() {
-                killed.insert(pid);
-                tolerate(kill(pid, Signal::SIGKILL));
-            }
-            if killed.len() == before {
-                break;
-            }
-            // Those who have ended only hide the others. What can't be waited for, `reap` tells.
-            let _ = self.take_ends();
-            self.has_more = true;
-        }
-        killed
-    }
-
     /// Where the descendants can't be known there is the group, and the command itself, which may have
     /// left it.
-    fn tell_group(&mut self, pid: Pid, word: Signal) -> usize {
+    fn tell_unlisted(&mut self, pid: Pid, word: Signal) -> usize {
         let mut is_group = self.owns_group(pid);
         for signal in with_continue(word) {
             if is_group {
@@ -469,6 +428,12 @@ fn with_continue(word: Signal) -> &'static [Signal] {
         &[Signal::SIGKILL]
     } else {
         &[Signal::SIGTERM, Signal::SIGCONT]
+    }
+}
+
+fn tell_group(group: Pid, word: Signal) {
+    for signal in with_continue(word) {
+        tolerate(killpg(group, *signal));
     }
 }
 

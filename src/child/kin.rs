@@ -7,8 +7,10 @@
 //! process is held by a pidfd first, and then looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
 use std::vec::IntoIter;
 
 use nix::errno::Errno;
@@ -25,7 +27,6 @@ pub struct Process {
     pub pid: Pid,
     parent: Pid,
     pub group: Pid,
-    session: Pid,
     /// Clock ticks since the machine's start. Number and start together mean one process for ever.
     started: u64,
     /// It has ended and only waits to be reaped.
@@ -88,7 +89,6 @@ impl Process {
             pid,
             parent: stat.parent,
             group: stat.group,
-            session: stat.session,
             started: stat.started,
             dead: stat.dead,
             handle,
@@ -107,7 +107,6 @@ impl Process {
 struct Stat {
     parent: Pid,
     group: Pid,
-    session: Pid,
     started: u64,
     dead: bool,
 }
@@ -119,7 +118,6 @@ impl Stat {
         Self {
             parent: getpid(),
             group: unknown,
-            session: unknown,
             started: 0,
             dead: false,
         }
@@ -147,7 +145,6 @@ impl Stat {
             dead: matches!(field(3)?, "Z" | "X") && threads <= 1,
             parent: pid(4)?,
             group: pid(5)?,
-            session: pid(6)?,
             started: field(22)?.parse().ok()?,
         })
     }
@@ -176,7 +173,7 @@ impl Listing {
         Self::Parents(children)
     }
 
-    /// Ours, the youngest last.
+    /// Ours.
     fn own(&self) -> Vec<Pid> {
         match self {
             // All that we start or adopt are our first thread's.
@@ -216,14 +213,7 @@ fn read_children(path: &str) -> Vec<Pid> {
     // A blank follows each number: what follows the last may have been cut off.
     let numbers = list.split(|byte| *byte == b' ').rev().skip(1);
     let numbers = numbers.filter_map(|number| std::str::from_utf8(number).ok()?.parse().ok());
-    let mut children: Vec<_> = numbers.map(Pid::from_raw).collect();
-    children.reverse();
-    children
-}
-
-/// The children of this process, the youngest last.
-pub fn children() -> Vec<Pid> {
-    Listing::new().own()
+    numbers.map(Pid::from_raw).collect()
 }
 
 /// The entries of a directory that are numbers.
@@ -245,33 +235,32 @@ pub fn is_listed() -> bool {
 }
 
 /// Processes that descend from us and were there before the command: the background jobs of a
-/// shell that executed us in its own place. They are none of our business.
+/// shell that executed us in its own place. They, and what they start, are none of our business.
 #[derive(Default)]
 pub struct Strangers {
     known: BTreeSet<Id>,
-    /// Groups and sessions that only they can be in. An orphan of theirs becomes a child of ours
-    /// just as one of the command's does; this tells it.
-    groups: BTreeSet<Pid>,
-    sessions: BTreeSet<Pid>,
+    /// What stands in the command's environment, and in that of whatever it starts, where there are
+    /// strangers: an orphan of theirs becomes a child of ours just as one of the command's does.
+    mark: Vec<u8>,
+    /// The group of the command, if it has one of its own. (Some overwrite their environment with
+    /// their title; not many of them leave their group.)
+    pub group: Option<Pid>,
 }
 
 impl Strangers {
-    /// Those that there are now. The command will be in the group `group`, None: in a new one.
-    pub fn find(group: Option<Pid>) -> Self {
+    /// Those that there are now.
+    pub fn find() -> Self {
         let mut found = Self::default();
         if !is_listed() {
             return found;
         }
-        let mine = Stat::read(getpid()).map(|stat| stat.session);
         visit(&Self::default(), |process| {
             found.known.insert(process.id());
-            if Some(process.group) != group {
-                found.groups.insert(process.group);
-            }
-            if Some(process.session) != mine {
-                found.sessions.insert(process.session);
-            }
         });
+        if found.are_there() {
+            let me = Stat::read(getpid()).map_or(0, |stat| stat.started);
+            found.mark = format!("SUPERVISED_BY={}.{me}", getpid()).into();
+        }
         found
     }
 
@@ -279,12 +268,26 @@ impl Strangers {
         !self.known.is_empty()
     }
 
+    /// What the command needs in its environment, `NAME=value`.
+    pub fn mark(&self) -> Option<OsString> {
+        let needed = self.are_there();
+        needed.then(|| OsString::from_vec(self.mark.clone()))
+    }
+
     fn has(&self, process: &Process) -> bool {
-        let adopted = process.is_child() || process.parent == getpid();
+        if !self.are_there() {
+            return false;
+        }
+        let adopted = process.parent == getpid();
         self.known.contains(&process.id())
-            || adopted
-                && (self.groups.contains(&process.group)
-                    || self.sessions.contains(&process.session))
+            || adopted && Some(process.group) != self.group && !self.is_marked(process.pid)
+    }
+
+    fn is_marked(&self, pid: Pid) -> bool {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == self.mark)
     }
 }
 
@@ -332,10 +335,7 @@ mod tests {
                 (stat.parent, stat.group),
                 (Pid::from_raw(4), Pid::from_raw(5))
             );
-            assert_eq!(
-                (stat.session, stat.started, stat.dead),
-                (Pid::from_raw(6), 777, false)
-            );
+            assert_eq!((stat.started, stat.dead), (777, false));
         }
         let not_utf8 = [b"9 (\xff\xfe) S ".as_slice(), REST.as_bytes()].concat();
         assert!(Stat::parse(&not_utf8).is_some());

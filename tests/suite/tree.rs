@@ -170,44 +170,81 @@ fn without_a_subreaper_a_daemon_survives_and_a_warning_says_so() {
 
 #[test]
 fn processes_that_were_there_before_survive_everything() {
-    // A shell's background jobs, one of them with a child of its own, become our children when the
-    // shell executes us in its place. The child loses its parent while we run.
-    let script = "sleep 1000 & echo job $!
-        setsid sh -c 'sleep 1001 & echo grandchild $!; read line < go' & echo job $!
-        exec \"$@\"";
-    let options = ["--grace-period", "0.05", "--backoff-factor", "0"];
-    let rest = [
-        "--max-restarts",
-        "2",
-        "--log-file",
-        "log",
-        brood().to_str().unwrap(),
-        "daemon",
-        "deaf",
-        "exit",
-    ];
-    let words = ["-c", script, "sh", supervisor().to_str().unwrap()];
-    let words = words.into_iter().chain(options).chain(rest);
-    let setup = marked(Setup::of("sh".as_ref(), words));
-    let go = setup.directory().join("go");
-    nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut run = setup.start();
-    let mut before: Vec<i32> = (0..3).map(|_| number_in(&run.said(" "))).collect();
-    before.sort_unstable();
-    run.said("brood ready");
-    fs::write(go, "go\n").unwrap();
-    assert_eq!(run.code(), 1);
-    let mut left = living(&run);
-    // The one that was told to go is gone, its child is an orphan of ours that is not ours.
-    assert!(left.len() >= 2, "{left:?} of {before:?}");
-    assert!(
-        left.iter().all(|pid| before.contains(pid)),
-        "{left:?} of {before:?}"
+    // A shell's background jobs become our children when the shell executes us in its place. Two of
+    // them start something and end while we run, one a neighbour in our group and one a daemon: these
+    // orphans become our children, too.
+    let job = "sh -c 'echo a job; read line < go; $0 sleep 1000 & echo orphan $!'";
+    let script = format!(
+        "mkfifo go start; sleep 1000 & {job} env & {job} setsid & read line < start; exec \"$@\""
     );
-    left.extend(before);
+    let options = ["--grace-period", "0.05", "--backoff-factor", "0"];
+    let rest = ["--max-restarts", "2", "--log-file", "log"];
+    let brood = [brood().to_str().unwrap(), "daemon", "deaf", "exit"];
+    let words = ["-c", &script, "sh", supervisor().to_str().unwrap()];
+    let words = words.into_iter().chain(options).chain(rest).chain(brood);
+    let mut run = marked(Setup::of("sh".as_ref(), words)).start();
+    run.said("a job");
+    run.said("a job");
+    fs::write(run.directory.join("start"), "go\n").unwrap();
+    run.said("brood ready");
+    let mut go = fs::OpenOptions::new()
+        .append(true)
+        .open(run.directory.join("go"))
+        .unwrap();
+    std::io::Write::write_all(&mut go, b"go\ngo\n").unwrap();
+    let orphans = [0; 2].map(|_| number_in(&run.said("orphan ")));
+    assert_eq!(run.code(), 1);
+    let left = living(&run);
+    assert_eq!(left.len(), 3, "{left:?}");
+    assert!(
+        orphans.iter().all(|orphan| left.contains(orphan)),
+        "{orphans:?} {left:?}"
+    );
     for pid in left {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
+}
+
+#[test]
+fn nobody_is_told_to_end_twice() {
+    // A child that says how often, and a daemon whose parent is long gone.
+    let deaf = "trap 'echo told $0' TERM; echo listens; while :; do sleep 0.02; done";
+    let script = "sh -c \"$1\" child & setsid sh -c \"$1\" daemon & wait";
+    let words = ["--grace-period", "0.5", "sh", "-c", script, "sh", deaf];
+    let mut run = Setup::new(words).start();
+    run.said("listens");
+    run.said("listens");
+    run.signal(Signal::SIGTERM);
+    run.logged(&["killing"]);
+    assert_eq!(run.code(), 0);
+    for who in ["told child", "told daemon"] {
+        let output = run.output();
+        assert_eq!(output.matches(who).count(), 1, "{output}");
+    }
+}
+
+#[test]
+fn more_ends_than_are_taken_at_once_are_taken_one_after_another() {
+    let script = "echo up; read line; exec \"$0\" orphans 700";
+    let mut run = Setup::new(["sh", "-c", script, brood().to_str().unwrap()]).start();
+    run.said("up");
+    // They end while we do not run, so that all are announced at once.
+    run.signal(Signal::SIGSTOP);
+    run.send("go");
+    let command = number_in(&run.said("brood ready"));
+    let children = format!("/proc/{0}/task/{0}/children", run.pid());
+    let count = || {
+        fs::read_to_string(&children)
+            .unwrap()
+            .split_whitespace()
+            .count()
+    };
+    assert!(eventually(|| count() > 256), "{}", count());
+    run.signal(Signal::SIGCONT);
+    assert!(eventually(|| count() == 1), "{}", count());
+    assert!(alive(command));
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.code(), 0);
 }
 
 #[test]
