@@ -36,6 +36,8 @@ pub struct Command {
     to_default: Vec<Signal>,
     /// Whether its descendants can be known.
     listed: bool,
+    /// There are children that are not the command's, and it is not known which.
+    unknown_strangers: bool,
     /// The group that it shares with us; None: it leads one of its own.
     shared_group: Option<Pid>,
     keep_descendants: bool,
@@ -43,6 +45,8 @@ pub struct Command {
     adopts: bool,
     strangers: Strangers,
     tree: Tree,
+    /// The process id of the last run, also when it is over. Not to be signalled.
+    last: Option<Pid>,
     told: Told,
     /// What became of the command itself, until it is told.
     news: Vec<News>,
@@ -87,10 +91,8 @@ impl From<ExitStatus> for News {
 struct Told {
     /// The last word: SIGTERM or SIGKILL.
     word: Option<Signal>,
-    /// Who has heard it, one by one,
+    /// Who has heard it.
     who: BTreeSet<Id>,
-    /// and whether all of the group have.
-    group: bool,
     /// So many more are to be reaped until it is asked who is left to be killed.
     until_next: usize,
 }
@@ -133,7 +135,9 @@ impl Command {
         let shared_group = share_group.then(getpgrp);
         let path = environment.iter().find(|(name, _)| name == "PATH");
         let path = path.map_or(OsStr::new(DEFAULT_PATH), |(_, path)| path.as_os_str());
-        let strangers = if sys::has_children(None) {
+        let listed = kin::is_listed();
+        let has_children = sys::has_children(None);
+        let strangers = if listed && has_children {
             Strangers::find()
         } else {
             Strangers::default()
@@ -144,12 +148,14 @@ impl Command {
         Ok(Self {
             image: Image::new(&candidates(&argv[0], path), argv, &pairs, mask)?,
             to_default,
-            listed: kin::is_listed(),
+            listed,
+            unknown_strangers: has_children && !listed,
             shared_group,
             keep_descendants,
             adopts: become_subreaper(),
             strangers,
             tree: Tree::Gone,
+            last: None,
             told: Told::default(),
             news: Vec::new(),
             has_more: false,
@@ -161,8 +167,13 @@ impl Command {
     /// # Errors
     /// Those of fork(2) and execve(2).
     pub fn spawn(&mut self) -> io::Result<i32> {
+        if self.keep_descendants && self.shared_group.is_some() {
+            // What is kept is in our group, as the next run will be.
+            self.strangers.remember();
+        }
         let pid = sys::spawn(&self.image, &self.to_default, self.shared_group.is_none())?;
         self.tree = Tree::Alive(pid);
+        self.last = Some(pid);
         self.told = Told::default();
         if self.shared_group.is_none() {
             self.strangers.group = Some(pid);
@@ -226,6 +237,9 @@ impl Command {
             // The group is all that there is to ask.
             return killpg(pid, None) == Err(Errno::ESRCH);
         }
+        if self.unknown_strangers {
+            return !sys::has_children(Some(pid));
+        }
         // Every orphan of it is our child; and so may be those who were there before.
         childless || self.strangers.are_there() && self.is_nobody_left()
     }
@@ -262,7 +276,7 @@ impl Command {
 
     /// `signal` to the command's own process, if it lives.
     pub fn forward(&self, signal: Signal) {
-        if let Tree::Alive(pid) = self.tree {
+        if let Some(pid) = self.pid() {
             tolerate(kill(pid, signal));
         }
     }
@@ -270,20 +284,27 @@ impl Command {
     /// Whether a signal to our process group has reached the command itself.
     #[must_use]
     pub fn is_in_our_group(&self) -> bool {
-        match self.tree {
-            Tree::Alive(pid) => self.shared_group.is_some() && getpgid(Some(pid)) == Ok(getpgrp()),
-            Tree::Gone | Tree::Leftovers(_) => false,
+        let shares = |pid| getpgid(Some(pid)) == Ok(getpgrp());
+        self.shared_group.is_some() && self.pid().is_some_and(shares)
+    }
+
+    /// Whether `pid` is the command or a descendant, and in our process group; or the last run, which is
+    /// over.
+    #[must_use]
+    pub fn is_neighbour(&self, pid: Pid) -> bool {
+        match getpgid(Some(pid)) {
+            Ok(group) => group == getpgrp() && kin::is_descendant(pid),
+            Err(_) => self.last == Some(pid),
         }
     }
 
-    /// Whether `pid` is the command, or descends from it.
+    /// The command's process id, if it lives.
     #[must_use]
-    pub fn owns(&self, pid: Pid) -> bool {
-        let mut found = matches!(self.tree, Tree::Alive(own) | Tree::Leftovers(own) if own == pid);
-        if !found && self.tree != Tree::Gone {
-            kin::visit(&self.strangers, |process| found |= process.pid == pid);
+    pub fn pid(&self) -> Option<Pid> {
+        match self.tree {
+            Tree::Alive(pid) => Some(pid),
+            Tree::Gone | Tree::Leftovers(_) => None,
         }
-        found
     }
 
     /// How many have been told `word` who had not been.
@@ -291,25 +312,32 @@ impl Command {
         let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
             return 0;
         };
-        if self.told.word.replace(word) != Some(word) {
+        let changed = self.told.word.replace(word) != Some(word);
+        if changed {
             self.told.who.clear();
-            self.told.group = false;
         }
         if !self.listed {
             return self.tell_unlisted(pid, word);
         }
-        let kills = word == Signal::SIGKILL;
-        // The group in one go, so that nobody in it can fork away. It is told before all others, who then
-        // have time to hear it; but killed last, so that they can be counted.
-        if !kills && !self.told.group && self.owns_group(pid) {
-            tell_group(pid, word);
-            self.told.group = true;
+        if word == Signal::SIGTERM {
+            // Most often it is all there is.
+            if changed {
+                self.tell_command(word);
+            }
+            return self.tell_tree(pid, word, 1);
         }
-        let count = self.tell_tree(pid, word, if kills { ROUNDS } else { 1 });
-        if kills && self.owns_group(pid) {
-            tell_group(pid, word);
+        let count = self.tell_tree(pid, word, ROUNDS);
+        // In one go, so that nobody in the group can fork away; and last, so that they could be counted.
+        if self.owns_group(pid) {
+            tolerate(killpg(pid, word));
         }
         count
+    }
+
+    fn tell_command(&self, word: Signal) {
+        for signal in with_continue(word) {
+            self.forward(*signal);
+        }
     }
 
     /// Goes through the tree until there is nobody new, or so often.
@@ -334,10 +362,12 @@ impl Command {
                 }
                 new += 1;
                 count += usize::from(!process.dead);
-                if !(self.told.group && in_group) {
-                    for signal in with_continue(word) {
-                        tolerate(process.signal(*signal));
-                    }
+                // The command itself was told to end before all others.
+                if process.pid == pid && word == Signal::SIGTERM {
+                    return;
+                }
+                for signal in with_continue(word) {
+                    tolerate(process.signal(*signal));
                 }
             });
             self.told.until_next = (children / 2).max(1);
@@ -358,9 +388,9 @@ impl Command {
                 is_group = outcome != Err(Errno::ESRCH);
                 tolerate(outcome);
             }
-            if !is_group {
-                self.forward(*signal);
-            }
+        }
+        if !is_group {
+            self.tell_command(word);
         }
         if !is_group && self.tree == Tree::Leftovers(pid) && !self.adopts {
             self.tree = Tree::Gone;
@@ -428,12 +458,6 @@ fn with_continue(word: Signal) -> &'static [Signal] {
         &[Signal::SIGKILL]
     } else {
         &[Signal::SIGTERM, Signal::SIGCONT]
-    }
-}
-
-fn tell_group(group: Pid, word: Signal) {
-    for signal in with_continue(word) {
-        tolerate(killpg(group, *signal));
     }
 }
 

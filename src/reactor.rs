@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 use nix::libc;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::child::{self, Command, Reaped};
 use crate::clock;
@@ -28,13 +29,22 @@ use crate::text::Quoted;
 
 const SIGNALS: Token = Token(0);
 
+/// Two requests to stop within this time may be one that was told twice.
+const ECHO: Duration = Duration::from_millis(100);
+
+/// It is known by a SIGCONT that follows within this time.
+const DOUBT: Duration = Duration::from_millis(50);
+
+/// A program that handles Ctrl-Z stops itself within this time.
+const ANSWER: Duration = Duration::from_secs(1);
+
 /// Where an argument of the command says this, the heartbeat file's path takes its place.
 const PLACEHOLDER: &[u8] = b"{heartbeat-file}";
 
 /// Supervises until there is nothing left to supervise.
 ///
 /// # Errors
-/// Where supervision can't begin, or can't go on; then the command's group has been killed.
+/// Where supervision can't begin, or can't go on; then the command's tree has been killed.
 pub fn run(config: Config) -> Result<Ending, Error> {
     let mut reactor = Reactor::new(&config)?;
     if !config.without_effect.is_empty() {
@@ -80,6 +90,14 @@ struct Reactor {
     shares_group: bool,
     /// Ctrl-C or Ctrl-\, where a terminal sent it.
     interrupted: Option<Signal>,
+    /// The last request to stop, when it came, and whether a terminal sent it.
+    last_stop: Option<(Signal, Instant, bool)>,
+    /// One that may be a copy of it; then it is none.
+    doubted: Option<(Signal, Instant)>,
+    /// When the terminal last told the command to stop for a while.
+    ctrl_z: Option<Instant>,
+    /// We were continued, and the SIGCONT that did it is still to be heard.
+    resumed: bool,
     /// The command as the log shows it.
     shown: Vec<OsString>,
 }
@@ -125,17 +143,23 @@ impl Reactor {
             terminal,
             shares_group,
             interrupted: None,
+            last_stop: None,
+            doubted: None,
+            ctrl_z: None,
+            resumed: false,
             shown: argv,
         })
     }
 
     fn supervise(&mut self, machine: &mut Supervisor, first: Vec<Action>) -> Result<Exit, Error> {
         let mut events = Events::with_capacity(8);
-        if let Some(exit) = self.perform(machine, first) {
+        if let Some(exit) = self.perform(machine, first)? {
             return Ok(exit);
         }
         loop {
+            let doubt = self.doubted.map(|(_, until)| until);
             let deadlines = machine.deadline().into_iter().chain(self.flood.deadline());
+            let deadlines = deadlines.chain(doubt);
             let mut timeout = deadlines
                 .min()
                 .map(|due| due.saturating_duration_since(clock::now()));
@@ -148,13 +172,13 @@ impl Reactor {
             }
             let now = clock::now();
             for event in self.what_happened(&events)? {
-                if let Some(exit) = self.deliver(machine, event) {
+                if let Some(exit) = self.deliver(machine, event)? {
                     return Ok(exit);
                 }
             }
             // A deadline that came only while these were dealt with waits for what happened meanwhile.
             if machine.deadline().is_some_and(|due| due <= now)
-                && let Some(exit) = self.deliver(machine, Event::Timeout)
+                && let Some(exit) = self.deliver(machine, Event::Timeout)?
             {
                 return Ok(exit);
             }
@@ -173,49 +197,40 @@ impl Reactor {
             for heard in self.signals.take() {
                 match heard {
                     Heard::Stop(_, origin) | Heard::Forward(_, origin) | Heard::Suspend(origin)
-                        if self.is_the_commands_own(origin) =>
+                        if self.is_the_commands_own(&origin) =>
                     {
                         log::debug!("the command signalled its own group");
                     }
+                    Heard::Stop(signal, ref origin) if self.is_echo(signal, origin) => {}
                     Heard::Stop(signal, origin) => {
-                        let told = self.has_told_the_command(origin);
                         if origin == Origin::Kernel && self.shares_group {
                             self.interrupted = Some(signal);
                         }
                         // A hangup is no question.
-                        let told = told && signal != Signal::SIGHUP;
+                        let asked = signal != Signal::SIGHUP;
+                        let told = asked && self.has_told_the_command(&origin);
                         happened.push(Event::Stop { signal, told });
                     }
-                    Heard::Forward(Signal::SIGCONT, _) => continued = true,
-                    Heard::Forward(_, origin) if self.has_told_the_command(origin) => {}
+                    Heard::Forward(Signal::SIGCONT, _) => {
+                        self.doubted = None;
+                        continued = true;
+                    }
+                    Heard::Forward(_, origin) if self.has_told_the_command(&origin) => {}
                     Heard::Forward(signal, _) => happened.push(Event::Forward { signal }),
                     Heard::Suspend(origin) => {
-                        let told = self.has_told_the_command(origin);
+                        let told = self.has_told_the_command(&origin);
+                        self.ctrl_z = told.then(clock::now);
                         happened.push(Event::Suspend { told });
                     }
                     Heard::Child => ends = true,
                 }
             }
         }
+        happened.extend(self.no_echo());
+        // It may have been told by whoever told us, or has been stopped again since.
+        let mut continued = continued && !std::mem::take(&mut self.resumed);
         if ends || continued {
-            let reaped = self.command.reap().map_err(Error::system("wait"))?;
-            for reaped in reaped {
-                match reaped {
-                    Reaped::Command { ended, leftovers } => {
-                        happened.push(Event::Exited { ended, leftovers });
-                    }
-                    Reaped::Leftovers => happened.push(Event::Cleared),
-                    // It was told by whoever told us, or has been stopped again since.
-                    Reaped::Continued => continued &= !self.shares_group,
-                    Reaped::Stopped(signal) => {
-                        continued &= !self.shares_group;
-                        if self.shares_group && is_of_the_terminal(signal) {
-                            happened.extend(self.news_of_beats());
-                            happened.push(Event::Paused { signal });
-                        }
-                    }
-                }
-            }
+            continued &= !self.hear_of_children(&mut happened)?;
         }
         if continued {
             let signal = Signal::SIGCONT;
@@ -225,18 +240,103 @@ impl Reactor {
         Ok(happened)
     }
 
+    /// What became of our children; whether the command goes where the terminal puts it: continued, or
+    /// stopped once more.
+    fn hear_of_children(&mut self, happened: &mut Vec<Event>) -> Result<bool, Error> {
+        let mut follows = false;
+        for reaped in self.command.reap().map_err(Error::system("wait"))? {
+            match reaped {
+                Reaped::Command { ended, leftovers } => {
+                    happened.push(Event::Exited { ended, leftovers });
+                    if self.is_ctrl_z_unanswered() {
+                        // It was about to end: then it is ours to answer.
+                        happened.push(Event::Suspend { told: true });
+                    }
+                }
+                Reaped::Leftovers => happened.push(Event::Cleared),
+                Reaped::Continued => follows |= self.shares_group,
+                Reaped::Stopped(signal) => {
+                    if self.shares_group && self.is_of_the_terminal(signal) {
+                        follows = true;
+                        happened.extend(self.news_of_beats());
+                        happened.push(Event::Paused { signal });
+                    }
+                }
+            }
+        }
+        Ok(follows)
+    }
+
+    /// Whether a stop by this signal is the terminal's (tty(4), signal(7)); some programs stop themselves
+    /// by SIGSTOP when they have heard Ctrl-Z.
+    fn is_of_the_terminal(&self, signal: Signal) -> bool {
+        matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)
+            || self.is_ctrl_z_unanswered()
+    }
+
+    fn is_ctrl_z_unanswered(&self) -> bool {
+        self.ctrl_z.is_some_and(|at| clock::now() - at < ANSWER)
+    }
+
+    /// Whether this request to stop is a copy of the last one, and not a second one: `timeout` tells
+    /// its child and then its group, which is the same (and SIGCONT to both, which is how it is known);
+    /// others pass on the Ctrl-C that we have heard ourselves.
+    fn is_echo(&mut self, signal: Signal, origin: &Origin) -> bool {
+        let now = clock::now();
+        let by_terminal = *origin == Origin::Kernel;
+        let last = self.last_stop.replace((signal, now, by_terminal));
+        let Some((before, at, terminal_before)) = last else {
+            return false;
+        };
+        if by_terminal || before != signal || now - at > ECHO || self.doubted.is_some() {
+            return false;
+        }
+        if !terminal_before {
+            self.doubted = Some((signal, now + DOUBT));
+        }
+        true
+    }
+
+    /// A copy that was none after all.
+    fn no_echo(&mut self) -> Option<Event> {
+        let now = clock::now();
+        let (signal, _) = self.doubted.take_if(|(_, until)| *until <= now)?;
+        let told = false;
+        Some(Event::Stop { signal, told })
+    }
+
+    /// Stops with the command, until both are continued.
+    fn suspend(&mut self) -> Result<Vec<Event>, Error> {
+        log::logger().flush();
+        self.ctrl_z = None;
+        if let Some(terminal) = &mut self.terminal {
+            terminal.suspend(self.command.pid());
+        }
+        let mut happened = vec![Event::Resumed];
+        // Nobody but us was continued; or nobody could stop, for there is no shell to continue us.
+        if !self.hear_of_children(&mut happened)? {
+            self.command.forward(Signal::SIGCONT);
+        }
+        // What continued us is dealt with.
+        self.resumed = true;
+        Ok(happened)
+    }
+
     /// Whether the command, which is in our process group, has signalled all of it (`kill 0`): that is
     /// for its own, and not for us.
-    fn is_the_commands_own(&self, origin: Origin) -> bool {
+    fn is_the_commands_own(&self, origin: &Origin) -> bool {
+        let of_the_command = |sender: &Pid| self.command.is_neighbour(*sender);
         match origin {
-            Origin::Process(Some(sender)) => self.shares_group && self.command.owns(sender),
-            Origin::Process(None) | Origin::Kernel => false,
+            Origin::Processes(senders) => {
+                self.shares_group && !senders.is_empty() && senders.iter().all(of_the_command)
+            }
+            Origin::Kernel => false,
         }
     }
 
     /// Whether the terminal has sent this to the command, too.
-    fn has_told_the_command(&self, origin: Origin) -> bool {
-        origin == Origin::Kernel && self.command.is_in_our_group()
+    fn has_told_the_command(&self, origin: &Origin) -> bool {
+        *origin == Origin::Kernel && self.command.is_in_our_group()
     }
 
     fn restore_terminal(&self) {
@@ -255,7 +355,7 @@ impl Reactor {
         Some(Event::Beat { at: last })
     }
 
-    fn deliver(&mut self, machine: &mut Supervisor, event: Event) -> Option<Exit> {
+    fn deliver(&mut self, machine: &mut Supervisor, event: Event) -> Result<Option<Exit>, Error> {
         if matches!(event, Event::Exited { .. } | Event::Cleared) {
             // Who died in the midst of it has left it as it was: raw, and deaf to Ctrl-C.
             self.restore_terminal();
@@ -265,7 +365,11 @@ impl Reactor {
     }
 
     /// Performs actions; what they come to goes in again as events, until there is no more to do.
-    fn perform(&mut self, machine: &mut Supervisor, actions: Vec<Action>) -> Option<Exit> {
+    fn perform(
+        &mut self,
+        machine: &mut Supervisor,
+        actions: Vec<Action>,
+    ) -> Result<Option<Exit>, Error> {
         let mut todo = VecDeque::from(actions);
         while let Some(action) = todo.pop_front() {
             let mut answers = Vec::new();
@@ -279,13 +383,7 @@ impl Reactor {
                     None => {}
                 },
                 Action::Forward(signal) => self.command.forward(signal),
-                Action::Suspend => {
-                    if let Some(terminal) = &mut self.terminal {
-                        log::logger().flush();
-                        terminal.suspend();
-                    }
-                    answers.push(Event::Resumed);
-                }
+                Action::Suspend => answers.extend(self.suspend()?),
                 Action::Look => {
                     if let Some(heartbeat) = &self.heartbeat {
                         heartbeat.last_look();
@@ -306,14 +404,14 @@ impl Reactor {
                         runs,
                         uptime,
                     });
-                    return Some(exit);
+                    return Ok(Some(exit));
                 }
             }
             for answer in answers {
                 todo.extend(machine.handle(clock::now(), answer));
             }
         }
-        None
+        Ok(None)
     }
 
     fn spawn(&mut self) -> Event {
@@ -341,11 +439,6 @@ impl Reactor {
             log::log!(report.level(), "{}", report.line(&self.shown));
         }
     }
-}
-
-/// Whether a shell with job control expects a stop by this signal (tty(4), signal(7)).
-fn is_of_the_terminal(signal: Signal) -> bool {
-    matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)
 }
 
 /// Not found is what can't be there; not executable what never will be; all else may pass.

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use signal_hook::consts;
 
 pub use crate::sys::die_of;
-use crate::sys::{self, Sender, Senders};
+use crate::sys::{self, Senders};
 
 /// Handled in any case. All others stay ignored where they were ignored at the start (`nohup`, a
 /// script's background job), here and in the command.
@@ -33,7 +33,7 @@ const IN_A_TERMINAL: i32 = consts::SIGTSTP;
 const LEFT_TO_THE_COMMAND: Signal = Signal::SIGTTIN;
 
 /// A signal, by what it asks of us (contract, section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// Stop the command, then end.
     Stop(Signal, Origin),
@@ -46,12 +46,12 @@ pub enum Heard {
 }
 
 /// Who sent a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The kernel: the terminal's driver, for its whole foreground group.
     Kernel,
-    /// This process; None: not known, or several.
-    Process(Option<Pid>),
+    /// These processes; none: they are not known.
+    Processes(Vec<Pid>),
 }
 
 /// Of each signal by its number.
@@ -143,13 +143,13 @@ impl Signals {
 }
 
 /// A signal that the terminal and a process sent has been sent twice.
-fn origins((kernel, sender): (bool, Sender)) -> impl Iterator<Item = Origin> {
-    let process = match sender {
-        Sender::One(process) => Some(Origin::Process(Some(process))),
-        Sender::Several => Some(Origin::Process(None)),
-        Sender::Nobody => (!kernel).then_some(Origin::Process(None)),
+fn origins((kernel, processes): (bool, Option<Vec<Pid>>)) -> impl Iterator<Item = Origin> {
+    let kernel = kernel.then_some(Origin::Kernel);
+    let processes = match processes {
+        Some(none) if none.is_empty() && kernel.is_some() => None,
+        some => Some(Origin::Processes(some.unwrap_or_default())),
     };
-    kernel.then_some(Origin::Kernel).into_iter().chain(process)
+    kernel.into_iter().chain(processes)
 }
 
 fn meaning(signal: Signal, origin: Origin, has_terminal: bool) -> Option<Heard> {
@@ -169,7 +169,7 @@ fn meaning(signal: Signal, origin: Origin, has_terminal: bool) -> Option<Heard> 
 mod tests {
     use super::*;
 
-    const SOMEBODY: Origin = Origin::Process(None);
+    const SOMEBODY: Origin = Origin::Processes(Vec::new());
 
     #[test]
     fn a_hangup_means_stop_only_with_a_terminal() {
@@ -190,17 +190,16 @@ mod tests {
 
     #[test]
     fn who_is_not_known_is_somebody() {
-        let (seven, by_seven) = (
-            Sender::One(Pid::from_raw(7)),
-            Origin::Process(Some(Pid::from_raw(7))),
-        );
+        let seven = || Some(vec![Pid::from_raw(7)]);
+        let by_seven = || Origin::Processes(vec![Pid::from_raw(7)]);
+        let nobody = || Some(Vec::new());
         let rows = [
-            ((false, Sender::Nobody), vec![SOMEBODY]),
-            ((false, Sender::Several), vec![SOMEBODY]),
-            ((true, Sender::Nobody), vec![Origin::Kernel]),
-            ((true, Sender::Several), vec![Origin::Kernel, SOMEBODY]),
-            ((false, seven), vec![by_seven]),
-            ((true, seven), vec![Origin::Kernel, by_seven]),
+            ((false, nobody()), vec![SOMEBODY]),
+            ((false, None), vec![SOMEBODY]),
+            ((true, nobody()), vec![Origin::Kernel]),
+            ((true, None), vec![Origin::Kernel, SOMEBODY]),
+            ((false, seven()), vec![by_seven()]),
+            ((true, seven()), vec![Origin::Kernel, by_seven()]),
         ];
         for (senders, expected) in rows {
             assert_eq!(origins(senders).collect::<Vec<_>>(), expected);

@@ -15,7 +15,7 @@
 
 use std::ffi::{CString, OsStr, c_char};
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 #[cfg(target_os = "linux")]
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{ForkResult, Pid};
 
@@ -108,23 +109,53 @@ pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Resul
     let Ok(ForkResult::Parent { child }) = forked else {
         return Err(forked.map_or_else(io::Error::from, |_| io::ErrorKind::Other.into()));
     };
-    match read_errno(report) {
+    match read_errno(report, child) {
         None => Ok(child),
-        Some(errno) => {
-            // It has reported its failure and is about to exit; nobody else may reap it.
-            let _ = wait(child.as_raw(), 0);
-            Err(io::Error::from_raw_os_error(errno))
-        }
+        // It is about to exit, and is reaped like any other.
+        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 
-/// What the child has to say: nothing once it has been executed, for the pipe closes with that.
+/// What the child has to say: nothing once it has been executed, for the pipe closes with that; nor
+/// where it was stopped before (Ctrl-Z), for then it is there, and its fate is heard of as its end.
 /// This waits as long as the system takes to load the program, as vfork(2) would.
-fn read_errno(mut report: PipeReader) -> Option<i32> {
+fn read_errno(mut report: PipeReader, child: Pid) -> Option<i32> {
+    loop {
+        let mut readable = [PollFd::new(report.as_fd(), PollFlags::POLLIN)];
+        // A stop interrupts this; or it came just before.
+        match nix::poll::poll(&mut readable, STOP_CEILING) {
+            Ok(0) | Err(Errno::EINTR) if has_been(child, libc::WSTOPPED) => return None,
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
     let mut errno = [0; size_of::<i32>()];
     // EINTR is retried by `read_exact`; a short read is a child that was killed, and is reaped as such.
     let read = report.read_exact(&mut errno);
     read.is_ok().then(|| i32::from_ne_bytes(errno))
+}
+
+/// Milliseconds after which a launch that has not succeeded yet is asked whether it was stopped.
+const STOP_CEILING: u8 = 100;
+
+/// Whether the child has been stopped (`WSTOPPED`) or continued (`WCONTINUED`), and [`wait_any`] has not
+/// told it yet.
+#[cfg(target_os = "linux")]
+fn has_been(child: Pid, what: i32) -> bool {
+    let options = what | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: siginfo_t is plain data, for which zeroes are valid, and `info` a valid place for one.
+    // Where there is nothing to tell the kernel leaves the number at zero (waitid(2)).
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let id = child.as_raw().cast_unsigned();
+        libc::waitid(libc::P_PID, id, &raw mut info, options) == 0 && info.si_signo != 0
+    }
+}
+
+/// Elsewhere the command has a group of its own, and no terminal stops it on the way.
+#[cfg(not(target_os = "linux"))]
+fn has_been(_: Pid, _: i32) -> bool {
+    false
 }
 
 /// The child's side of [`spawn`].
@@ -184,9 +215,10 @@ fn exec(image: &Image, to_default: &[Signal], own_group: bool, parent: Pid) -> E
     outcome
 }
 
-/// Tells the parent why and exits. A plain `exit` would run the parent's exit handlers.
+/// Tells the parent why and exits, without being stopped on the way. A plain `exit` would run the parent's exit handlers.
 fn exit_with(reporter: RawFd, errno: Errno) -> ! {
     let bytes = (errno as i32).to_ne_bytes();
+    let _ = SigSet::all().thread_block();
     // SAFETY: `bytes` is valid for its length, `reporter` is open; both calls are
     // async-signal-safe. If the write fails, so has the parent.
     unsafe {
@@ -336,17 +368,27 @@ pub fn die_of(signal: Signal) {
     }
 }
 
-/// Stops this process as SIGTSTP does where it is not handled, and returns when it is continued. Returns
-/// at once where nobody could continue it: the kernel does not let the members of an orphaned process
-/// group stop (setpgid(2)).
-pub fn suspend() {
-    // SAFETY: sigaction is plain data, for which zeroes are valid; SIG_DFL installs no code, and the
-    // handler that is put back is the one that was there. raise(3) takes any number.
+/// Stops this process as SIGTSTP does where it is not handled, unless `child` has been continued by now, and
+/// returns when it is continued. Returns at once where nobody could continue it: the kernel does not let
+/// the members of an orphaned process group stop (setpgid(2)).
+pub fn suspend(child: Option<Pid>) {
+    let mut stop = SigSet::empty();
+    stop.add(Signal::SIGTSTP);
+    // While it is blocked it waits, and a SIGCONT that comes meanwhile takes it away again.
+    let _ = stop.thread_block();
+    // SAFETY: sigaction is plain data, for which zeroes are valid; SIG_DFL and SIG_IGN install no code,
+    // and the handler that is put back is the one that was there. raise(3) takes any number.
     unsafe {
-        let (mut default, mut old): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
-        default.sa_sigaction = libc::SIG_DFL;
-        libc::sigaction(libc::SIGTSTP, &raw const default, &raw mut old);
+        let (mut action, mut old): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_DFL;
+        libc::sigaction(libc::SIGTSTP, &raw const action, &raw mut old);
         libc::raise(libc::SIGTSTP);
+        if child.is_some_and(|child| has_been(child, libc::WCONTINUED)) {
+            // To ignore it takes it away.
+            action.sa_sigaction = libc::SIG_IGN;
+            libc::sigaction(libc::SIGTSTP, &raw const action, ptr::null_mut());
+        }
+        let _ = stop.thread_unblock();
         libc::sigaction(libc::SIGTSTP, &raw const old, ptr::null_mut());
     }
 }
@@ -354,12 +396,14 @@ pub fn suspend() {
 /// Who sent a signal since the last [`Senders::take`].
 pub struct Senders {
     kernel: AtomicBool,
-    /// The only process that did, `NOBODY` or `SEVERAL`.
-    process: AtomicI32,
+    /// The processes that did, each once, then `NOBODY`.
+    processes: [AtomicI32; SENDERS],
+    /// There were more.
+    more: AtomicBool,
 }
 
+const SENDERS: usize = 8;
 const NOBODY: i32 = -1;
-const SEVERAL: i32 = -2;
 
 impl Senders {
     /// Nobody.
@@ -367,7 +411,8 @@ impl Senders {
     pub const fn new() -> Self {
         Self {
             kernel: AtomicBool::new(false),
-            process: AtomicI32::new(NOBODY),
+            processes: [const { AtomicI32::new(NOBODY) }; SENDERS],
+            more: AtomicBool::new(false),
         }
     }
 
@@ -378,34 +423,27 @@ impl Senders {
             return;
         }
         let process = process();
-        let known =
-            self.process
-                .compare_exchange(NOBODY, process, Ordering::Relaxed, Ordering::Relaxed);
-        if known.is_err_and(|known| known != process) {
-            self.process.store(SEVERAL, Ordering::Relaxed);
+        let noted = self.processes.iter().any(|place| {
+            let (now, relaxed) = (NOBODY, Ordering::Relaxed);
+            let before = place.compare_exchange(now, process, relaxed, relaxed);
+            before.is_ok() || before == Err(process)
+        });
+        if !noted {
+            self.more.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether the kernel itself (the terminal's driver) sent it, and which process did.
-    pub fn take(&self) -> (bool, Sender) {
-        let sender = match self.process.swap(NOBODY, Ordering::Relaxed) {
-            NOBODY => Sender::Nobody,
-            SEVERAL => Sender::Several,
-            process => Sender::One(Pid::from_raw(process)),
-        };
-        (self.kernel.swap(false, Ordering::Relaxed), sender)
+    /// Whether the kernel itself (the terminal's driver) sent it; and the processes that did (0: one
+    /// outside of our pid namespace), None where they were too many to be known.
+    pub fn take(&self) -> (bool, Option<Vec<Pid>>) {
+        let places = self.processes.iter();
+        let taken = places.map(|place| place.swap(NOBODY, Ordering::Relaxed));
+        let processes = taken.filter(|process| *process != NOBODY);
+        let processes = processes.map(Pid::from_raw).collect();
+        let kernel = self.kernel.swap(false, Ordering::Relaxed);
+        let more = self.more.swap(false, Ordering::Relaxed);
+        (kernel, (!more).then_some(processes))
     }
-}
-
-/// Which process sent a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
-    /// None, or it is not known.
-    Nobody,
-    /// This one and no other (0: one outside of our pid namespace).
-    One(Pid),
-    /// More than one.
-    Several,
 }
 
 /// Has `senders` note who sends `signal`, from now on and before it is noticed in any other way.
@@ -433,19 +471,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sender_is_known_while_it_is_the_only_one() {
+    fn each_sender_is_known_once_while_there_are_few() {
         let senders = Senders::new();
-        let one = |pid| Sender::One(Pid::from_raw(pid));
-        assert_eq!(senders.take(), (false, Sender::Nobody));
-        senders.note(libc::SI_USER, || 7);
-        senders.note(libc::SI_USER, || 7);
-        senders.note(libc::SI_KERNEL, || 0);
-        assert_eq!(senders.take(), (true, one(7)));
-        senders.note(libc::SI_USER, || 7);
-        senders.note(libc::SI_USER, || 8);
-        senders.note(libc::SI_USER, || 7);
-        assert_eq!(senders.take(), (false, Sender::Several));
+        let some = |pids: &[i32]| Some(pids.iter().copied().map(Pid::from_raw).collect());
+        assert_eq!(senders.take(), (false, some(&[])));
+        for pid in [7, 7, 8, 7, 0] {
+            senders.note(libc::SI_USER, || pid);
+        }
+        senders.note(libc::SI_KERNEL, || 9);
+        assert_eq!(senders.take(), (true, some(&[7, 8, 0])));
         senders.note(libc::SI_TKILL, || 9);
-        assert_eq!(senders.take(), (false, one(9)));
+        assert_eq!(senders.take(), (false, some(&[9])));
+        for pid in 0..=SENDERS {
+            senders.note(libc::SI_USER, || i32::try_from(pid).unwrap());
+        }
+        assert_eq!(senders.take(), (false, None));
+        assert_eq!(senders.take(), (false, some(&[])));
     }
 }

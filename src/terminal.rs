@@ -5,13 +5,16 @@
 //! in a pipeline. Nothing here takes the foreground from anybody who lives.
 
 use std::fs::{File, OpenOptions};
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::errno::Errno;
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use nix::sys::signal::killpg;
+use nix::sys::stat::{SFlag, fstat};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{getpgid, getpgrp, getppid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgid, getpgrp, getppid, tcgetpgrp, tcsetpgrp};
 
 use crate::sys;
 
@@ -20,6 +23,9 @@ pub struct Terminal {
     tty: File,
     /// Its modes when we were first seen in the foreground. In the background they are another's.
     modes: Option<Termios>,
+    /// In a pipeline, and in a script's background (whose input is no terminal), they may be a
+    /// neighbour's, who shares our foreground and sets them while we run.
+    modes_are_ours: bool,
 }
 
 impl Terminal {
@@ -31,6 +37,7 @@ impl Terminal {
         let mut terminal = Self {
             tty: options.open("/dev/tty").ok()?,
             modes: None,
+            modes_are_ours: std::io::stdin().is_terminal() && !is_pipe(std::io::stdout()),
         };
         terminal.learn_modes();
         Some(terminal)
@@ -42,9 +49,10 @@ impl Terminal {
         }
     }
 
-    /// Stops this process, as Ctrl-Z does, until it is continued.
-    pub fn suspend(&mut self) {
-        sys::suspend();
+    /// Stops this process, as Ctrl-Z does, until it is continued; unless the command has been continued
+    /// meanwhile.
+    pub fn suspend(&mut self, command: Option<Pid>) {
+        sys::suspend(command);
         self.learn_modes();
     }
 
@@ -61,7 +69,7 @@ impl Terminal {
                 return;
             }
         }
-        if tcgetattr(&self.tty).is_ok_and(|now| now != *modes) {
+        if self.modes_are_ours && tcgetattr(&self.tty).is_ok_and(|now| now != *modes) {
             // Not after the output has been written: that may be held (Ctrl-S). What fails is closed.
             let _ = tcsetattr(&self.tty, SetArg::TCSANOW, modes);
         }
@@ -72,4 +80,9 @@ impl Terminal {
     pub fn is_shared_with_caller() -> bool {
         getpgid(Some(getppid())) == Ok(getpgrp())
     }
+}
+
+fn is_pipe(end: impl AsFd) -> bool {
+    let kind = fstat(end).map(|file| SFlag::from_bits_truncate(file.st_mode) & SFlag::S_IFMT);
+    matches!(kind, Ok(SFlag::S_IFIFO | SFlag::S_IFSOCK))
 }

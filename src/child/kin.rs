@@ -251,17 +251,19 @@ impl Strangers {
     /// Those that there are now.
     pub fn find() -> Self {
         let mut found = Self::default();
-        if !is_listed() {
-            return found;
-        }
-        visit(&Self::default(), |process| {
-            found.known.insert(process.id());
-        });
+        found.remember();
         if found.are_there() {
             let me = Stat::read(getpid()).map_or(0, |stat| stat.started);
             found.mark = format!("SUPERVISED_BY={}.{me}", getpid()).into();
         }
         found
+    }
+
+    /// Whoever there is now is one, too.
+    pub fn remember(&mut self) {
+        visit(&Self::default(), |process| {
+            self.known.insert(process.id());
+        });
     }
 
     pub fn are_there(&self) -> bool {
@@ -270,17 +272,16 @@ impl Strangers {
 
     /// What the command needs in its environment, `NAME=value`.
     pub fn mark(&self) -> Option<OsString> {
-        let needed = self.are_there();
+        let needed = !self.mark.is_empty();
         needed.then(|| OsString::from_vec(self.mark.clone()))
     }
 
     fn has(&self, process: &Process) -> bool {
-        if !self.are_there() {
-            return false;
+        if self.known.contains(&process.id()) {
+            return true;
         }
-        let adopted = process.parent == getpid();
-        self.known.contains(&process.id())
-            || adopted && Some(process.group) != self.group && !self.is_marked(process.pid)
+        let orphans = !self.mark.is_empty() && process.parent == getpid();
+        orphans && Some(process.group) != self.group && !self.is_marked(process.pid)
     }
 
     fn is_marked(&self, pid: Pid) -> bool {
@@ -315,6 +316,17 @@ pub fn visit(strangers: &Strangers, mut visitor: impl FnMut(&Process)) {
             path.push((Some(process), below.into_iter()));
         }
     }
+}
+
+/// Whether `pid` descends from this process.
+pub fn is_descendant(mut pid: Pid) -> bool {
+    while let Some(stat) = Stat::read(pid) {
+        if stat.parent == getpid() {
+            return true;
+        }
+        pid = stat.parent;
+    }
+    false
 }
 
 #[cfg(test)]

@@ -158,6 +158,13 @@ fn supervise_daemon_starts_and_stops_us() {
         &pidfile,
     );
     let command = started_by(&log);
+    // Told before it listens, it would end without us.
+    let daemon = fs::read_to_string(&pidfile)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(eventually(|| handles(daemon, Signal::SIGTERM)));
     with_pidfile(
         "supervise-daemon",
         &["supervisor-test", "--stop"],
@@ -223,6 +230,22 @@ fn timeout_ends_us_and_everything() {
     // Its own code; it waits for us, and we for the child's end by SIGKILL.
     assert_eq!(run.code(), 124);
     assert!(!alive(command) && !alive(child));
+}
+
+#[test]
+fn timeout_leaves_us_the_grace() {
+    // It tells us, then its group, in which we are, too; and then both to continue.
+    for _ in 0..20 {
+        let mut run = called_by("timeout", &["--preserve-status", "1000"], &[]).start();
+        run.ready();
+        run.tell("trap TERM");
+        run.signal(Signal::SIGTERM);
+        run.said("got SIGTERM");
+        run.logged(&["signal name=SIGCONT action=forward"]);
+        run.send("exit 3");
+        assert_eq!(run.code(), 0, "{}", run.log());
+        assert!(!run.log().contains("killing"), "{}", run.log());
+    }
 }
 
 #[test]

@@ -43,6 +43,15 @@ pub fn gone(pid: i32) {
     assert!(eventually(|| !alive(pid)), "process {pid} is still there");
 }
 
+/// Whether the process handles this signal: proc_pid_status(5).
+pub fn handles(pid: i32, signal: nix::sys::signal::Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("SigCgt:"));
+    let digits = line.and_then(|line| line.split_whitespace().last());
+    let bits = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    bits.unwrap_or(0) & (1 << (signal as i32 - 1)) != 0
+}
+
 /// The last number in a line.
 pub fn number_in(line: &str) -> i32 {
     line.rsplit(|c: char| !c.is_ascii_digit())

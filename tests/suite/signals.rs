@@ -112,14 +112,7 @@ fn signals_that_come_while_it_starts_are_not_lost() {
     for round in 0..30 {
         let run = Setup::puppet(&["--grace-period", "5"]).start();
         let pid = run.pid();
-        let caught = |signal: Signal| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let line = status.lines().find(|line| line.starts_with("SigCgt:"));
-            let bits =
-                line.and_then(|line| u64::from_str_radix(line.split_whitespace().last()?, 16).ok());
-            bits.unwrap_or(0) & (1 << (signal as i32 - 1)) != 0
-        };
-        assert!(eventually(|| caught(Signal::SIGTERM)), "{round}");
+        assert!(eventually(|| handles(pid, Signal::SIGTERM)), "{round}");
         run.signal(Signal::SIGTERM);
         let mut run = run;
         assert_eq!(run.code(), 0, "{}", run.log());

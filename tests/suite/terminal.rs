@@ -14,7 +14,7 @@ use std::time::Instant;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::{Pid, getpgid, tcgetpgrp};
 
@@ -131,6 +131,8 @@ impl Screen {
 
     /// The exit code that the shell tells.
     fn shell_tells_code(&mut self) -> i32 {
+        // What is typed before may be lost with the Ctrl-C.
+        self.shows("prompt> ");
         self.enters("echo the 'code' was $?");
         number_in(&self.shows("the code was "))
     }
@@ -169,9 +171,12 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // The end of the terminal is the end of whoever is left in it.
+        // The end of the terminal is the end of whoever is left in it, if the shell has time to say so.
         self.closes();
-        let _ = self.child.kill();
+        let child = &mut self.child;
+        if !eventually(|| matches!(child.try_wait(), Ok(Some(_)))) {
+            let _ = child.kill();
+        }
         let _ = self.child.wait();
     }
 }
@@ -391,6 +396,8 @@ fn continuing_us_alone_continues_the_command_too() {
     all_become(&[ours, command], 'T');
     kill(Pid::from_raw(ours), Signal::SIGCONT).unwrap();
     all_become(&[ours, command], 'S');
+    kill(Pid::from_raw(ours), Signal::SIGTERM).unwrap();
+    gone(ours);
 }
 
 #[test]
@@ -508,10 +515,9 @@ fn the_neighbours_in_a_pipeline_are_left_alone() {
     screen.shows("$x;");
     let neighbour = screen.shows("neighbour ");
     assert!(neighbour.ends_with(" in"), "{neighbour}");
-    let supervisor = std::fs::read_to_string(screen.directory.join("log")).unwrap();
-    let command: i32 = field(supervisor.lines().next().unwrap(), "pid")
-        .parse()
-        .unwrap();
+    let log = || std::fs::read_to_string(screen.directory.join("log")).unwrap();
+    assert!(eventually(|| log().contains("started")));
+    let command: i32 = field(log().lines().next().unwrap(), "pid").parse().unwrap();
     kill(Pid::from_raw(parent(command)), Signal::SIGTERM).unwrap();
     screen.shows("still here");
     assert!(eventually(|| !alive(command)));
@@ -541,22 +547,130 @@ fn in_the_background_the_command_is_stopped_when_it_reads_and_fg_lets_it_read() 
 #[test]
 fn a_command_that_signals_its_own_group_does_not_stop_us() {
     let program = supervisor().to_str().unwrap();
-    let script = "echo run; trap 'kill 0' EXIT; exit 3";
-    let words = [
-        program,
-        "--backoff-factor",
-        "0",
-        "--max-restarts",
-        "2",
-        "bash",
-        "-c",
-        script,
-    ];
-    let mut screen = Screen::new(&words);
-    let code = screen.code();
+    // By itself; or one by one, when the first has told the second.
+    let alone = "echo run; trap 'kill 0' EXIT; exit 3";
+    let nested = "trap 'kill 0' EXIT; bash -c \"trap 'kill 0' EXIT; exit 2\"; exit 3";
+    for script in [alone, nested] {
+        let options = [program, "--backoff-factor", "0", "--max-restarts", "2"];
+        let words = options.into_iter().chain(["bash", "-c", script]);
+        let mut screen = Screen::new(&words.collect::<Vec<_>>());
+        let code = screen.code();
+        let all = screen.everything();
+        assert_eq!(code, 128 + 15, "{code} {all}");
+        assert!(all.contains("finished code=143 runs=3"), "{all}");
+    }
+}
+
+#[test]
+fn a_shell_in_it_may_stop_us() {
+    let mut screen = Screen::shell("bash");
+    screen.enters("\"$SUPERVISOR\" bash --norc --noprofile -i");
+    screen.shows("started");
+    screen.shows("prompt> ");
+    screen.enters("trap exit TERM; kill $PPID");
+    screen.shows("signal name=SIGTERM action=stop");
+    screen.shows("finished code=0");
+}
+
+#[test]
+fn a_program_that_answers_ctrl_z_by_stopping_itself_is_followed() {
+    let mut screen = Screen::shell("bash");
+    let top = "import os, signal\nsignal.signal(signal.SIGTSTP, lambda *_: os.kill(os.getpid(), signal.SIGSTOP))\nprint('rea' + 'dy', os.getpid(), flush=True)\nwhile True: signal.pause()";
+    std::fs::write(screen.directory.join("top.py"), top).unwrap();
+    screen.enters("\"$SUPERVISOR\" python3 top.py");
+    let command = number_in(&screen.shows("ready "));
+    screen.types(CTRL_Z);
+    screen.shows("prompt> ");
+    all_become(&[command, parent(command)], 'T');
+    screen.enters("fg");
+    all_become(&[command, parent(command)], 'S');
+    screen.types(CTRL_C);
+    screen.shows("finished code=130");
+}
+
+#[test]
+fn what_an_earlier_run_was_allowed_to_leave_is_not_the_next_runs() {
+    let program = supervisor().to_str().unwrap();
+    // Each leaves a child in our group, which says when it is told to end.
+    let child = "(trap 'echo to''ld; exit' TERM; echo lis''tens $$; while :; do sleep 0.05; done)";
+    let script = format!("{child} & [ -e again ] && wait; sleep 0.2; : > again; exit 1");
+    let options = [program, "--keep-descendants", "--backoff-factor", "0"];
+    let words = options.into_iter().chain(["sh", "-c", &script]);
+    let mut screen = Screen::new(&words.collect::<Vec<_>>());
+    screen.shows("listens ");
+    let second = number_in(&screen.shows("listens "));
+    kill(Pid::from_raw(parent(second)), Signal::SIGTERM).unwrap();
+    assert_eq!(screen.code(), 0);
     let all = screen.everything();
-    assert_eq!(code, 128 + 15, "{code} {all}");
-    assert!(all.contains("finished code=143 runs=3"), "{all}");
+    assert_eq!(all.matches("told").count(), 1, "{all}");
+}
+
+#[test]
+fn ctrl_z_in_the_midst_of_restarts_hangs_nobody() {
+    let mut screen = Screen::shell("bash");
+    screen.enters("\"$SUPERVISOR\" --log-file log --backoff-factor 0 false");
+    for _ in 0..10 {
+        let_pass(std::time::Duration::from_millis(20));
+        screen.types(CTRL_Z);
+        screen.shows("prompt> ");
+        screen.enters("fg");
+        screen.shows("SUPERVISOR");
+    }
+    screen.types(CTRL_C);
+    assert_eq!(screen.shell_tells_code(), 130);
+    let log = std::fs::read_to_string(screen.directory.join("log")).unwrap();
+    assert!(log.contains("finished code=130"), "{log}");
+}
+
+#[test]
+fn the_modes_that_a_neighbour_in_the_pipeline_sets_are_left_to_it() {
+    let mut screen = Screen::shell("dash");
+    let left = "\"$SUPERVISOR\" --log-file log sh -c 'echo in; read line < go'";
+    let right =
+        "sh -c 'read line; stty -echo < /dev/tty; echo > go; cat; echo modes; read line < go'";
+    screen.enters(&format!("mkfifo go; {left} | {right}; echo 'all' over"));
+    screen.shows("modes");
+    let log = || std::fs::read_to_string(screen.directory.join("log")).unwrap_or_default();
+    assert!(eventually(|| log().contains("finished")));
+    let modes = tcgetattr(&screen.slave).unwrap();
+    assert!(!modes.local_flags.contains(LocalFlags::ECHO));
+    std::fs::write(screen.directory.join("go"), "go\n").unwrap();
+    screen.shows("all over");
+}
+
+#[test]
+fn where_no_shell_could_continue_it_ctrl_z_stops_nobody_for_long() {
+    // As the leader of a session: our group is orphaned, and the kernel lets nobody in it stop. The
+    // command has the foreground for a group of its own, which is not.
+    let take = "import os, signal, time\n\
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)\n\
+        os.setpgid(0, 0); os.tcsetpgrp(0, os.getpgrp())\n\
+        signal.signal(signal.SIGCONT, lambda *_: print('goes on', flush=True))\n\
+        print('ready', os.getpid(), flush=True)\n\
+        while True: signal.pause()";
+    let program = supervisor().to_str().unwrap();
+    let mut screen = Screen::new(&[program, "python3", "-c", take]);
+    screen.shows("ready ");
+    screen.types(CTRL_Z);
+    screen.shows("action=suspend");
+    screen.shows("goes on");
+    screen.types(CTRL_C);
+}
+
+#[test]
+fn continuing_us_continues_a_command_that_was_stopped_with_us() {
+    let mut screen = Screen::shell("bash");
+    screen.enters("\"$SUPERVISOR\" \"$PUPPET\" </dev/null");
+    let command = number_in(&screen.shows("ready "));
+    let ours = parent(command);
+    let group = getpgid(Some(Pid::from_raw(command))).unwrap();
+    // Not by the terminal, so that we do not follow it.
+    killpg(group, Signal::SIGSTOP).unwrap();
+    all_become(&[ours, command], 'T');
+    kill(Pid::from_raw(ours), Signal::SIGCONT).unwrap();
+    all_become(&[ours, command], 'S');
+    kill(Pid::from_raw(ours), Signal::SIGTERM).unwrap();
+    gone(ours);
 }
 
 #[test]

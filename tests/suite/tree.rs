@@ -224,6 +224,21 @@ fn nobody_is_told_to_end_twice() {
 }
 
 #[test]
+fn who_is_forked_while_the_command_ends_is_told_too() {
+    let late = "trap 'echo told; exit' TERM; echo late; while :; do sleep 0.02; done";
+    let script = "trap 'sh -c \"$1\" & read line < go; exit' TERM
+        mkfifo go; echo up; while :; do sleep 0.02; done";
+    let words = ["--grace-period", "1000", "sh", "-c", script, "sh", late];
+    let mut run = Setup::new(words).start();
+    run.said("up");
+    run.signal(Signal::SIGTERM);
+    run.said("late");
+    fs::write(run.directory.join("go"), "go\n").unwrap();
+    run.said("told");
+    assert_eq!(run.code(), 0);
+}
+
+#[test]
 fn more_ends_than_are_taken_at_once_are_taken_one_after_another() {
     let script = "echo up; read line; exec \"$0\" orphans 700";
     let mut run = Setup::new(["sh", "-c", script, brood().to_str().unwrap()]).start();
