@@ -312,18 +312,13 @@ impl Command {
         let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
             return 0;
         };
-        let changed = self.told.word.replace(word) != Some(word);
-        if changed {
+        if self.told.word.replace(word) != Some(word) {
             self.told.who.clear();
         }
         if !self.listed {
             return self.tell_unlisted(pid, word);
         }
         if word == Signal::SIGTERM {
-            // Most often it is all there is.
-            if changed {
-                self.tell_command(word);
-            }
             return self.tell_tree(pid, word, 1);
         }
         let count = self.tell_tree(pid, word, ROUNDS);
@@ -362,10 +357,6 @@ impl Command {
                 }
                 new += 1;
                 count += usize::from(!process.dead);
-                // The command itself was told to end before all others.
-                if process.pid == pid && word == Signal::SIGTERM {
-                    return;
-                }
                 for signal in with_continue(word) {
                     tolerate(process.signal(*signal));
                 }
