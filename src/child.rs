@@ -312,16 +312,23 @@ impl Command {
         let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
             return 0;
         };
-        if self.told.word.replace(word) != Some(word) {
+        let first = self.told.word.replace(word) != Some(word);
+        if first {
             self.told.who.clear();
         }
         if !self.listed {
             return self.tell_unlisted(pid, word);
         }
         if word == Signal::SIGTERM {
-            return self.tell_tree(pid, word, 1);
+            // Most often it is all there is. If it is gone before its children are read, they are told
+            // when it has been reaped; but for those that may be kept.
+            let command_told = first && !self.keep_descendants;
+            if command_told {
+                self.tell_command(word);
+            }
+            return self.tell_tree(word, command_told.then_some(pid), 1);
         }
-        let count = self.tell_tree(pid, word, ROUNDS);
+        let count = self.tell_tree(word, None, ROUNDS);
         // In one go, so that nobody in the group can fork away; and last, so that they could be counted.
         if self.owns_group(pid) {
             tolerate(killpg(pid, word));
@@ -335,8 +342,11 @@ impl Command {
         }
     }
 
-    /// Goes through the tree until there is nobody new, or so often.
-    fn tell_tree(&mut self, pid: Pid, word: Signal, rounds: usize) -> usize {
+    /// Goes through the tree until there is nobody new, or so often. `told` has been told already.
+    fn tell_tree(&mut self, word: Signal, told: Option<Pid>, rounds: usize) -> usize {
+        let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
+            return 0;
+        };
         let mut count = 0;
         for _ in 0..rounds {
             // Those who have ended only hide the others; and if nobody is left, that is all. What can't be
@@ -357,6 +367,9 @@ impl Command {
                 }
                 new += 1;
                 count += usize::from(!process.dead);
+                if told == Some(process.pid) {
+                    return;
+                }
                 for signal in with_continue(word) {
                     tolerate(process.signal(*signal));
                 }

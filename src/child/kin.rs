@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::OnceLock;
 use std::vec::IntoIter;
 
 use nix::errno::Errno;
@@ -161,7 +162,8 @@ enum Listing {
 
 impl Listing {
     fn new() -> Self {
-        if fs::exists(own_children()).unwrap_or(false) {
+        static HAS_FILES: OnceLock<bool> = OnceLock::new();
+        if *HAS_FILES.get_or_init(|| fs::exists(own_children()).unwrap_or(false)) {
             return Self::Files;
         }
         let mut children: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
