@@ -159,12 +159,12 @@ fn supervise_daemon_starts_and_stops_us() {
     );
     let command = started_by(&log);
     // Told before it listens, it would end without us.
-    let daemon = fs::read_to_string(&pidfile)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
-    assert!(eventually(|| handles(daemon, Signal::SIGTERM)));
+    let listens = || {
+        let daemon = fs::read_to_string(&pidfile).unwrap_or_default();
+        let daemon = daemon.trim().parse();
+        daemon.is_ok_and(|daemon| handles(daemon, Signal::SIGTERM))
+    };
+    assert!(eventually(listens));
     with_pidfile(
         "supervise-daemon",
         &["supervisor-test", "--stop"],
