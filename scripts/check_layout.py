@@ -21,6 +21,7 @@ MAY_USE = {
     "report": {"exit", "text"},
     "flood": {"report"},
     "config": set(),
+    "echo": set(),
     "cli": {"config", "exit", "text"},
     "sys": set(),
     # The pure machine has no clock either: time is an argument.
@@ -30,7 +31,7 @@ MAY_USE = {
     "terminal": DATA | {"sys"},
     "heartbeat": DATA,
     "logging": DATA,
-    "reactor": DATA | {"child", "signals", "terminal", "heartbeat", "logging", "supervisor", "flood"},
+    "reactor": DATA | {"child", "signals", "terminal", "heartbeat", "logging", "supervisor", "flood", "echo"},
     "main": {"cli", "config", "error", "exit", "logging", "reactor", "signals"},
     "lib": set(),
 }

@@ -209,7 +209,7 @@ impl Command {
         Ok(news.collect())
     }
 
-    /// Reaps so many; how many it were, and whether there is no child left.
+    /// Takes so many at most; how many it were, and whether there is no child left.
     fn take_ends(&mut self) -> io::Result<(usize, bool)> {
         for reaped in 0..ENDS {
             match sys::wait_any()? {

@@ -38,6 +38,8 @@
 //! Who sent a signal then tells what it means: what the terminal sent has reached the command, too. See
 //! [`signals`] and [`terminal`].
 //!
+//! **A second wish kills at once**, so [`echo`], pure as well, tells a copy of the first from it.
+//!
 //! **The log stays readable.** [`flood`], pure too, decides which lines are left out where the same
 //! failure repeats many times a second; [`logging`] writes the rest and never waits for a reader.
 //!
@@ -53,6 +55,7 @@ pub mod child;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod echo;
 pub mod error;
 pub mod exit;
 pub mod flood;

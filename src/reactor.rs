@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use crate::child::{self, Command, Reaped};
 use crate::clock;
 use crate::config::Config;
+use crate::echo::Echo;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::flood::Flood;
@@ -28,12 +29,6 @@ use crate::terminal::Terminal;
 use crate::text::Quoted;
 
 const SIGNALS: Token = Token(0);
-
-/// Two requests to stop within this time may be one that was told twice.
-const ECHO: Duration = Duration::from_millis(100);
-
-/// It is known by a SIGCONT that follows within this time.
-const DOUBT: Duration = Duration::from_millis(50);
 
 /// A program that handles Ctrl-Z stops itself within this time.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -90,10 +85,7 @@ struct Reactor {
     shares_group: bool,
     /// Ctrl-C or Ctrl-\, where a terminal sent it.
     interrupted: Option<Signal>,
-    /// The last request to stop, when it came, and whether a terminal sent it.
-    last_stop: Option<(Signal, Instant, bool)>,
-    /// One that may be a copy of it; then it is none.
-    doubted: Option<(Signal, Instant)>,
+    echo: Echo,
     /// When the terminal last told the command to stop for a while.
     ctrl_z: Option<Instant>,
     /// We were continued, and the SIGCONT that did it is still to be heard.
@@ -143,8 +135,7 @@ impl Reactor {
             terminal,
             shares_group,
             interrupted: None,
-            last_stop: None,
-            doubted: None,
+            echo: Echo::default(),
             ctrl_z: None,
             resumed: false,
             shown: argv,
@@ -157,9 +148,8 @@ impl Reactor {
             return Ok(exit);
         }
         loop {
-            let doubt = self.doubted.map(|(_, until)| until);
-            let deadlines = machine.deadline().into_iter().chain(self.flood.deadline());
-            let deadlines = deadlines.chain(doubt);
+            let others = [self.flood.deadline(), self.echo.deadline()];
+            let deadlines = others.into_iter().chain([machine.deadline()]).flatten();
             let mut timeout = deadlines
                 .min()
                 .map(|due| due.saturating_duration_since(clock::now()));
@@ -201,9 +191,12 @@ impl Reactor {
                     {
                         log::debug!("the command signalled its own group");
                     }
-                    Heard::Stop(signal, ref origin) if self.is_echo(signal, origin) => {}
                     Heard::Stop(signal, origin) => {
-                        if origin == Origin::Kernel && self.shares_group {
+                        let by_terminal = origin == Origin::Kernel;
+                        if self.echo.is_copy(clock::now(), signal, by_terminal) {
+                            continue;
+                        }
+                        if by_terminal && self.shares_group {
                             self.interrupted = Some(signal);
                         }
                         // A hangup is no question.
@@ -212,7 +205,7 @@ impl Reactor {
                         happened.push(Event::Stop { signal, told });
                     }
                     Heard::Forward(Signal::SIGCONT, _) => {
-                        self.doubted = None;
+                        self.echo.continued();
                         continued = true;
                     }
                     Heard::Forward(_, origin) if self.has_told_the_command(&origin) => {}
@@ -226,9 +219,12 @@ impl Reactor {
                 }
             }
         }
-        happened.extend(self.no_echo());
+        if let Some(signal) = self.echo.none_after_all(clock::now()) {
+            let told = false;
+            happened.push(Event::Stop { signal, told });
+        }
         // It may have been told by whoever told us, or has been stopped again since.
-        let mut continued = continued && !std::mem::take(&mut self.resumed);
+        continued &= !std::mem::take(&mut self.resumed);
         if ends || continued {
             continued &= !self.hear_of_children(&mut happened)?;
         }
@@ -276,33 +272,6 @@ impl Reactor {
 
     fn is_ctrl_z_unanswered(&self) -> bool {
         self.ctrl_z.is_some_and(|at| clock::now() - at < ANSWER)
-    }
-
-    /// Whether this request to stop is a copy of the last one, and not a second one: `timeout` tells
-    /// its child and then its group, which is the same (and SIGCONT to both, which is how it is known);
-    /// others pass on the Ctrl-C that we have heard ourselves.
-    fn is_echo(&mut self, signal: Signal, origin: &Origin) -> bool {
-        let now = clock::now();
-        let by_terminal = *origin == Origin::Kernel;
-        let last = self.last_stop.replace((signal, now, by_terminal));
-        let Some((before, at, terminal_before)) = last else {
-            return false;
-        };
-        if by_terminal || before != signal || now - at > ECHO || self.doubted.is_some() {
-            return false;
-        }
-        if !terminal_before {
-            self.doubted = Some((signal, now + DOUBT));
-        }
-        true
-    }
-
-    /// A copy that was none after all.
-    fn no_echo(&mut self) -> Option<Event> {
-        let now = clock::now();
-        let (signal, _) = self.doubted.take_if(|(_, until)| *until <= now)?;
-        let told = false;
-        Some(Event::Stop { signal, told })
     }
 
     /// Stops with the command, until both are continued.
