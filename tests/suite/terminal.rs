@@ -312,14 +312,9 @@ fn a_script_that_called_us_in_a_loop_stops_too() {
         // By the signal, which a shell would show as 130.
         let code = screen.code();
         assert_eq!(code, 1002, "{shell}\n{}", screen.everything());
-        let runs = screen.everything().matches("started").count();
-        assert_eq!(
-            runs,
-            1,
-            "{shell}
-{}",
-            screen.everything()
-        );
+        // (What was shown just before a Ctrl-C may be lost by it.)
+        let all = screen.everything();
+        assert_eq!(all.matches("finished").count(), 1, "{shell} {all}");
     }
 }
 
