@@ -162,7 +162,7 @@ fn supervise_daemon_starts_and_stops_us() {
     let listens = || {
         let daemon = fs::read_to_string(&pidfile).unwrap_or_default();
         let daemon = daemon.trim().parse();
-        daemon.is_ok_and(|daemon| handles(daemon, Signal::SIGTERM))
+        daemon.is_ok_and(|daemon| waits_for(daemon, Signal::SIGTERM))
     };
     assert!(eventually(listens));
     with_pidfile(
@@ -239,6 +239,7 @@ fn timeout_leaves_us_the_grace() {
         let mut run = called_by("timeout", &["--preserve-status", "1000"], &[]).start();
         run.ready();
         run.tell("trap TERM");
+        assert!(eventually(|| waits_for(run.pid(), Signal::SIGTERM)));
         run.signal(Signal::SIGTERM);
         run.said("got SIGTERM");
         run.logged(&["signal name=SIGCONT action=forward"]);

@@ -52,6 +52,22 @@ pub fn handles(pid: i32, signal: nix::sys::signal::Signal) -> bool {
     bits.unwrap_or(0) & (1 << (signal as i32 - 1)) != 0
 }
 
+/// The state of a process, as ps(1) shows it.
+pub fn state(pid: i32) -> char {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().chars().next().unwrap()
+}
+
+/// Whether it waits for signals like this one. (Some handle it before they know what to do about it: as
+/// long as they run, that may be so.)
+pub fn waits_for(pid: i32, signal: nix::sys::signal::Signal) -> bool {
+    handles(pid, signal)
+        && (0..20).all(|_| {
+            std::thread::park_timeout(Duration::from_millis(1));
+            state(pid) == 'S'
+        })
+}
+
 /// The last number in a line.
 pub fn number_in(line: &str) -> i32 {
     line.rsplit(|c: char| !c.is_ascii_digit())

@@ -189,12 +189,6 @@ fn stamped<'a>(all: &'a str, event: &str) -> &'a str {
     &line[line.find("20").unwrap()..]
 }
 
-/// The state of a process, as ps(1) shows it.
-fn state(pid: i32) -> char {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit(") ").next().unwrap().chars().next().unwrap()
-}
-
 fn becomes(pid: i32, wanted: char) {
     assert!(
         eventually(|| state(pid) == wanted),
