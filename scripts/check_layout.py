@@ -12,10 +12,11 @@ import sys
 TOP = {"Cargo.toml", "Cargo.lock", "src", "tests", "scripts", "README.md", "Makefile"}
 
 # Plain data, which everybody may use.
-DATA = {"config", "error", "exit", "report", "text", "clock"}
+DATA = {"config", "error", "exit", "report", "text", "clock", "threads"}
 MAY_USE = {
     "clock": set(),
     "text": set(),
+    "threads": set(),
     "exit": set(),
     "error": {"text"},
     "report": {"exit", "text"},

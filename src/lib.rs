@@ -68,3 +68,4 @@ pub mod supervisor;
 mod sys;
 pub mod terminal;
 pub mod text;
+pub mod threads;

@@ -13,22 +13,26 @@
 //!   signal-hook does not tell without a queue of fixed length: [`note_senders`].
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
+mod signals;
+
 use std::ffi::{CString, OsStr, c_char};
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 #[cfg(target_os = "linux")]
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
+#[cfg(target_os = "linux")]
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{ForkResult, Pid};
+
+pub use signals::{Senders, die_of, ignore, is_ignored, note_senders, suspend};
 
 /// A command ready to be executed, any number of times: all that `execve(2)` needs, laid out before
 /// the fork, because after it nothing may be allocated.
@@ -103,31 +107,27 @@ pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Resul
     if matches!(forked, Ok(ForkResult::Child)) {
         become_command(image, to_default, own_group, parent, &reporter);
     }
+    drop(reporter);
+    let launched = match forked {
+        Ok(ForkResult::Parent { child }) => match read_errno(report, child, ours) {
+            None => Ok(child),
+            // It is about to exit, and is reaped like any other.
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        },
+        Ok(ForkResult::Child) => Err(io::ErrorKind::Other.into()),
+        Err(errno) => Err(errno.into()),
+    };
     // Can't fail: the mask comes from the system.
     let _ = ours.thread_set_mask();
-    drop(reporter);
-    let Ok(ForkResult::Parent { child }) = forked else {
-        return Err(forked.map_or_else(io::Error::from, |_| io::ErrorKind::Other.into()));
-    };
-    match read_errno(report, child) {
-        None => Ok(child),
-        // It is about to exit, and is reaped like any other.
-        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-    }
+    launched
 }
 
 /// What the child has to say: nothing once it has been executed, for the pipe closes with that; nor
 /// where it was stopped before (Ctrl-Z), for then it is there, and its fate is heard of as its end.
 /// This waits as long as the system takes to load the program, as vfork(2) would.
-fn read_errno(mut report: PipeReader, child: Pid) -> Option<i32> {
-    loop {
-        let mut readable = [PollFd::new(report.as_fd(), PollFlags::POLLIN)];
-        // A stop interrupts this; or it came just before.
-        match nix::poll::poll(&mut readable, STOP_CEILING) {
-            Ok(0) | Err(Errno::EINTR) if has_been(child, libc::WSTOPPED) => return None,
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) | Err(_) => break,
-        }
+fn read_errno(mut report: PipeReader, child: Pid, mask: SigSet) -> Option<i32> {
+    if is_stopped_first(&report, child, mask) {
+        return None;
     }
     let mut errno = [0; size_of::<i32>()];
     // EINTR is retried by `read_exact`; a short read is a child that was killed, and is reaped as such.
@@ -135,8 +135,24 @@ fn read_errno(mut report: PipeReader, child: Pid) -> Option<i32> {
     read.is_ok().then(|| i32::from_ne_bytes(errno))
 }
 
-/// Milliseconds after which a launch that has not succeeded yet is asked whether it was stopped.
-const STOP_CEILING: u8 = 100;
+/// Waits until there is something to be read, or the child was stopped. That is told by a SIGCHLD, which
+/// is blocked until now and by `mask` no more, so that it can't come just before.
+#[cfg(target_os = "linux")]
+fn is_stopped_first(report: &PipeReader, child: Pid, mask: SigSet) -> bool {
+    let mut readable = [PollFd::new(report.as_fd(), PollFlags::POLLIN)];
+    while nix::poll::ppoll(&mut readable, None, Some(mask)) == Err(Errno::EINTR) {
+        if has_been(child, libc::WSTOPPED) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Elsewhere the command has a group of its own, and no terminal stops it on the way.
+#[cfg(not(target_os = "linux"))]
+fn is_stopped_first(_: &PipeReader, _: Pid, _: SigSet) -> bool {
+    false
+}
 
 /// Whether the child has been stopped (`WSTOPPED`) or continued (`WCONTINUED`), and [`wait_any`] has not
 /// told it yet.
@@ -152,7 +168,7 @@ fn has_been(child: Pid, what: i32) -> bool {
     }
 }
 
-/// Elsewhere the command has a group of its own, and no terminal stops it on the way.
+/// There it is not needed.
 #[cfg(not(target_os = "linux"))]
 fn has_been(_: Pid, _: i32) -> bool {
     false
@@ -334,158 +350,5 @@ fn wait(pid: libc::pid_t, options: i32) -> nix::Result<Option<(Pid, ExitStatus)>
                 return Ok(Some((Pid::from_raw(reaped), status)));
             }
         }
-    }
-}
-
-/// Ignores `signal` in this process.
-pub fn ignore(signal: Signal) {
-    // SAFETY: signal(2) with SIG_IGN installs no code.
-    unsafe { libc::signal(signal as i32, libc::SIG_IGN) };
-}
-
-/// Whether `signal` is ignored in this process.
-#[must_use]
-pub fn is_ignored(signal: Signal) -> bool {
-    // SAFETY: sigaction is plain data, for which zeroes are valid; with a null `act`, sigaction(2)
-    // only writes the old one to the valid place that it is given.
-    unsafe {
-        let mut old: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal as i32, ptr::null(), &raw mut old) == 0
-            && old.sa_sigaction == libc::SIG_IGN
-    }
-}
-
-/// Ends this process by `signal`, as if it had never been handled: a shell that waits for us then knows
-/// that it was interrupted, too. Returns where that can't be (the first process of a pid namespace).
-pub fn die_of(signal: Signal) {
-    // It is not our core that anybody wants.
-    #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_dumpable(false);
-    // SAFETY: signal(2) with SIG_DFL installs no code, raise(3) takes any number.
-    unsafe {
-        libc::signal(signal as i32, libc::SIG_DFL);
-        libc::raise(signal as i32);
-    }
-}
-
-/// Stops this process as SIGTSTP does where it is not handled, unless `child` has been continued by now, and
-/// returns when it is continued. Returns at once where nobody could continue it: the kernel does not let
-/// the members of an orphaned process group stop (setpgid(2)).
-pub fn suspend(child: Option<Pid>) {
-    let mut stop = SigSet::empty();
-    stop.add(Signal::SIGTSTP);
-    // While it is blocked it waits, and a SIGCONT that comes meanwhile takes it away again.
-    let _ = stop.thread_block();
-    // SAFETY: sigaction is plain data, for which zeroes are valid; SIG_DFL and SIG_IGN install no code,
-    // and the handler that is put back is the one that was there. raise(3) takes any number.
-    unsafe {
-        let (mut action, mut old): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
-        action.sa_sigaction = libc::SIG_DFL;
-        libc::sigaction(libc::SIGTSTP, &raw const action, &raw mut old);
-        libc::raise(libc::SIGTSTP);
-        if child.is_some_and(|child| has_been(child, libc::WCONTINUED)) {
-            // To ignore it takes it away.
-            action.sa_sigaction = libc::SIG_IGN;
-            libc::sigaction(libc::SIGTSTP, &raw const action, ptr::null_mut());
-        }
-        let _ = stop.thread_unblock();
-        libc::sigaction(libc::SIGTSTP, &raw const old, ptr::null_mut());
-    }
-}
-
-/// Who sent a signal since the last [`Senders::take`].
-pub struct Senders {
-    kernel: AtomicBool,
-    /// The processes that did, each once, then `NOBODY`.
-    processes: [AtomicI32; SENDERS],
-    /// There were more.
-    more: AtomicBool,
-}
-
-const SENDERS: usize = 8;
-const NOBODY: i32 = -1;
-
-impl Senders {
-    /// Nobody.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            kernel: AtomicBool::new(false),
-            processes: [const { AtomicI32::new(NOBODY) }; SENDERS],
-            more: AtomicBool::new(false),
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    fn note(&self, code: i32, process: impl Fn() -> i32) {
-        if code == libc::SI_KERNEL {
-            self.kernel.store(true, Ordering::Relaxed);
-            return;
-        }
-        let process = process();
-        let noted = self.processes.iter().any(|place| {
-            let (now, relaxed) = (NOBODY, Ordering::Relaxed);
-            let before = place.compare_exchange(now, process, relaxed, relaxed);
-            before.is_ok() || before == Err(process)
-        });
-        if !noted {
-            self.more.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether the kernel itself (the terminal's driver) sent it; and the processes that did (0: one
-    /// outside of our pid namespace), None where they were too many to be known.
-    pub fn take(&self) -> (bool, Option<Vec<Pid>>) {
-        let places = self.processes.iter();
-        let taken = places.map(|place| place.swap(NOBODY, Ordering::Relaxed));
-        let processes = taken.filter(|process| *process != NOBODY);
-        let processes = processes.map(Pid::from_raw).collect();
-        let kernel = self.kernel.swap(false, Ordering::Relaxed);
-        let more = self.more.swap(false, Ordering::Relaxed);
-        (kernel, (!more).then_some(processes))
-    }
-}
-
-/// Has `senders` note who sends `signal`, from now on and before it is noticed in any other way.
-///
-/// # Errors
-/// Those of sigaction(2).
-#[cfg(target_os = "linux")]
-pub fn note_senders(signal: Signal, senders: &'static Senders) -> io::Result<()> {
-    let note = |info: &libc::siginfo_t| {
-        // SAFETY: a signal that is not the kernel's has the sender in its info (sigaction(2)).
-        senders.note(info.si_code, || unsafe { info.si_pid() });
-    };
-    // SAFETY: the action runs in the handler and must be async-signal-safe: it touches two atomics.
-    unsafe { signal_hook_registry::register_sigaction(signal as i32, note) }.map(drop)
-}
-
-/// There it is not known.
-#[cfg(not(target_os = "linux"))]
-pub fn note_senders(_: Signal, _: &'static Senders) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_sender_is_known_once_while_there_are_few() {
-        let senders = Senders::new();
-        let some = |pids: &[i32]| Some(pids.iter().copied().map(Pid::from_raw).collect());
-        assert_eq!(senders.take(), (false, some(&[])));
-        for pid in [7, 7, 8, 7, 0] {
-            senders.note(libc::SI_USER, || pid);
-        }
-        senders.note(libc::SI_KERNEL, || 9);
-        assert_eq!(senders.take(), (true, some(&[7, 8, 0])));
-        senders.note(libc::SI_TKILL, || 9);
-        assert_eq!(senders.take(), (false, some(&[9])));
-        for pid in 0..=SENDERS {
-            senders.note(libc::SI_USER, || i32::try_from(pid).unwrap());
-        }
-        assert_eq!(senders.take(), (false, None));
-        assert_eq!(senders.take(), (false, some(&[])));
     }
 }

@@ -341,6 +341,13 @@ mod tests {
 
     const REST: &str = "4 5 6 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0";
 
+    fn sleeper() -> (std::process::Child, Pid) {
+        let mut command = std::process::Command::new("sleep");
+        let child = command.arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        (child, pid)
+    }
+
     #[test]
     fn a_name_may_hold_anything() {
         for name in ["sh", "a b", ") Z 1 1 1", "(", "x\ny", ""] {
@@ -364,11 +371,7 @@ mod tests {
 
     #[test]
     fn who_is_no_child_of_that_parent_is_not_found() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
-        let pid = Pid::from_raw(child.id().cast_signed());
+        let (mut child, pid) = sleeper();
         let child_of_ours = Process::find(pid, None).unwrap();
         assert!(child_of_ours.is_child() && !child_of_ours.dead);
         // The first process there is descends neither from us nor from our child.
@@ -381,11 +384,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_held_is_never_taken_for_another() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
-        let pid = Pid::from_raw(child.id().cast_signed());
+        let (mut child, pid) = sleeper();
         let held = PidFd::open(pid).unwrap();
         assert_eq!(held.signal(None), Ok(()));
         assert_eq!(held.signal(Some(Signal::SIGKILL)), Ok(()));

@@ -19,6 +19,7 @@ use notify::{
 use super::evidence::{Evidence, Watch};
 use super::look::Look;
 use super::trace::Trace;
+use crate::threads::without_signals;
 
 /// How often the watch is set again at a time, where the file changes under our hands. There has to be
 /// an end for a file system whose inode numbers do not last.
@@ -119,6 +120,10 @@ fn is_gone(error: &io::Error) -> bool {
 impl Watcher {
     /// Watches the file of `evidence`, and goes on doing so in a thread of its own.
     pub fn start(evidence: &Arc<Evidence>) {
+        without_signals(|| Self::start_threads(evidence));
+    }
+
+    fn start_threads(evidence: &Arc<Evidence>) {
         let mut watcher = Self {
             evidence: Arc::clone(evidence),
             notify: None,

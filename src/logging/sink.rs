@@ -26,6 +26,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{SFlag, fstat};
 
+use crate::threads::without_signals;
+
 use super::line::Lines;
 use crate::error::Error;
 
@@ -106,7 +108,7 @@ impl Writer {
         let waiting = Arc::new(AtomicUsize::new(0));
         let theirs = Arc::clone(&waiting);
         let thread = thread::Builder::new().name("log".to_owned());
-        thread.spawn(move || write_aside(&receiver, &theirs, lost))?;
+        without_signals(|| thread.spawn(move || write_aside(&receiver, &theirs, lost)))?;
         Ok(Self { messages, waiting })
     }
 

@@ -58,6 +58,29 @@ fn without_heartbeat_there_is_one_thread_and_it_sleeps() {
 }
 
 #[test]
+fn signals_are_the_main_threads_alone() {
+    let mut run = Setup::puppet(&["--enable-heartbeat", "--heartbeat-file", "hb"]).start();
+    run.ready();
+    let threads = fs::read_dir(format!("/proc/{}/task", run.pid())).unwrap();
+    let mut blocked: Vec<u64> = threads
+        .map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).unwrap())
+        .map(|status| {
+            let line = status.lines().find(|line| line.starts_with("SigBlk:"));
+            u64::from_str_radix(line.unwrap().split_whitespace().last().unwrap(), 16).unwrap()
+        })
+        .collect();
+    blocked.sort_unstable();
+    assert_eq!(blocked.len(), 3);
+    assert_eq!(blocked[0], 0, "the main thread");
+    // SIGHUP to SIGSYS, but for the two that nobody can block.
+    let all = 0x7fff_ffff & !(1 << (9 - 1)) & !(1 << (19 - 1));
+    assert!(
+        blocked[1..].iter().all(|set| set & all == all),
+        "{blocked:x?}"
+    );
+}
+
+#[test]
 fn with_heartbeat_all_threads_sleep_between_events() {
     let options = [
         "--enable-heartbeat",

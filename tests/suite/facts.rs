@@ -3,8 +3,17 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 /// Far beyond anything that a healthy run needs, also with both cores busy.
 pub const CEILING: Duration = Duration::from_secs(30);
+
+/// What asks for the end, and our code where the command obeys.
+pub const STOPS: [(Signal, i32); 3] = [
+    (Signal::SIGTERM, 0),
+    (Signal::SIGINT, 130),
+    (Signal::SIGQUIT, 131),
+];
 
 /// Asks again and again until it is so, or the ceiling is reached; whether it is so.
 pub fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
@@ -44,7 +53,7 @@ pub fn gone(pid: i32) {
 }
 
 /// Whether the process handles this signal: proc_pid_status(5).
-pub fn handles(pid: i32, signal: nix::sys::signal::Signal) -> bool {
+pub fn handles(pid: i32, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("SigCgt:"));
     let digits = line.and_then(|line| line.split_whitespace().last());
@@ -60,7 +69,7 @@ pub fn state(pid: i32) -> char {
 
 /// Whether it waits for signals like this one. (Some handle it before they know what to do about it: as
 /// long as they run, that may be so.)
-pub fn waits_for(pid: i32, signal: nix::sys::signal::Signal) -> bool {
+pub fn waits_for(pid: i32, signal: Signal) -> bool {
     handles(pid, signal)
         && (0..20).all(|_| {
             std::thread::park_timeout(Duration::from_millis(1));

@@ -17,6 +17,7 @@ mod options;
 mod pid1;
 mod real;
 mod restart;
+mod screen;
 mod signals;
 mod soak;
 mod stop;

@@ -36,12 +36,7 @@ fn outside(run: &Run) -> Pid {
 
 #[test]
 fn signals_work_as_for_everybody_else() {
-    let rows = [
-        (Signal::SIGTERM, 0),
-        (Signal::SIGINT, 130),
-        (Signal::SIGQUIT, 131),
-    ];
-    for (signal, code) in rows {
+    for (signal, code) in STOPS {
         let mut run = first(Some("--mount-proc"), &[puppet()]).start();
         run.ready();
         run.tell("trap USR1");

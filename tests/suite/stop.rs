@@ -8,12 +8,7 @@ use crate::harness::*;
 
 #[test]
 fn an_obedient_command_is_stopped_with_the_code_of_the_signal() {
-    let rows = [
-        (Signal::SIGTERM, 0),
-        (Signal::SIGINT, 130),
-        (Signal::SIGQUIT, 131),
-    ];
-    for (signal, code) in rows {
+    for (signal, code) in STOPS {
         let mut run = Setup::puppet(&[]).start();
         let pid = run.ready();
         run.signal(signal);
