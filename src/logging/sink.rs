@@ -3,14 +3,15 @@
 //! `O_NONBLOCK` is no property of a descriptor but of what it has open (open(2)), which the command
 //! shares with us: it must not be set on the stderr that we were given. So, by what stderr is:
 //!
-//! * a pipe or a terminal is opened a second time, with flags of its own;
+//! * a pipe or a terminal is opened a second time, with flags of its own; a terminal also turns away who
+//!   does not wait while somebody else is writing, so there we wait for that, for a moment;
 //! * a socket takes each message with `MSG_DONTWAIT`;
 //! * a regular file has no reader to wait for;
 //! * for a pipe or a terminal that may not be opened again (another user's, or there is no `/proc`) a
 //!   thread does the waiting: poll(2) promises room for a byte there, not for a line.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -37,11 +38,24 @@ const QUEUE: usize = 64;
 /// So long the end waits for what is in the queue.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// So long a write to a terminal waits for who is writing there, and so often: it may be the next
+/// writer's turn. Another writer takes microseconds, if it is not held itself (Ctrl-S): then it is not
+/// waited for again until something has been written.
+const TURN: Duration = Duration::from_millis(50);
+const TURNS: usize = 50;
+
 /// Where the log goes. A write takes what there is room for at once, and is an error where there is
 /// none.
 pub enum Sink {
     /// Opened by us: nobody else is hurt by its flags.
     Own(File),
+    /// The same, a terminal.
+    Terminal {
+        /// The terminal.
+        file: File,
+        /// The last line was turned away though it waited.
+        held: bool,
+    },
     /// The stderr that we were given, which is a socket.
     Socket,
     /// The same, with nobody at its other end.
@@ -96,7 +110,11 @@ impl Sink {
         if kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR {
             let again = without_waiting(OpenOptions::new().write(true)).open("/proc/self/fd/2");
             let writer = None;
-            return again.map_or(Self::Aside { writer, lost }, Self::Own);
+            return match again {
+                Ok(file) if file.is_terminal() => Self::Terminal { file, held: false },
+                Ok(file) => Self::Own(file),
+                Err(_) => Self::Aside { writer, lost },
+            };
         }
         Self::Plain
     }
@@ -170,11 +188,38 @@ fn write_whole(mut line: &[u8]) -> nix::Result<()> {
     Ok(())
 }
 
+/// Writes to a terminal, after others who are writing there.
+fn write_in_turn(
+    mut file: &File,
+    bytes: &[u8],
+    turns: usize,
+    patience: Duration,
+) -> io::Result<usize> {
+    let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
+    for _ in 0..turns {
+        match file.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+        let mut asked = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+        if poll(&mut asked, patience) == Ok(0) {
+            break;
+        }
+    }
+    file.write(bytes)
+}
+
 impl Lines for Sink {
     fn put(&mut self, bytes: &[u8], stands_for: u64) -> io::Result<usize> {
         let stderr = io::stderr();
         match self {
             Self::Own(file) => file.write(bytes),
+            Self::Terminal { file, held } => {
+                let turns = if *held { 0 } else { TURNS };
+                let written = write_in_turn(file, bytes, turns, TURN);
+                *held = written.is_err();
+                written
+            }
             Self::Socket => {
                 // (std ignores SIGPIPE for us.)
                 let flags = MsgFlags::MSG_DONTWAIT;
@@ -194,5 +239,70 @@ impl Lines for Sink {
         if let Self::Aside { writer, .. } = self {
             writer.iter().for_each(Writer::flush);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use nix::pty::openpty;
+
+    use super::*;
+
+    /// A terminal in which somebody writes more than it takes, and so keeps others out until its reader
+    /// has read some of it: its two ends, as the log has it open, and that writer.
+    fn busy_terminal() -> (File, File, thread::JoinHandle<()>) {
+        let pty = openpty(None, None).unwrap();
+        let (master, slave) = (File::from(pty.master), File::from(pty.slave));
+        let path = format!("/proc/self/fd/{}", slave.as_raw_fd());
+        let again = without_waiting(OpenOptions::new().write(true)).open(path);
+        let ours = again.unwrap();
+        let theirs = thread::spawn(move || drop((&slave).write_all(&[b'x'; 0x1_0000])));
+        // It fills up.
+        while (&ours).write(b"").is_ok() && poll_out(&ours) {
+            thread::yield_now();
+        }
+        (master, ours, theirs)
+    }
+
+    fn poll_out(file: &File) -> bool {
+        let mut asked = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut asked, PollTimeout::ZERO) != Ok(0)
+    }
+
+    #[test]
+    fn a_line_waits_for_who_is_writing_to_the_terminal_at_the_same_moment() {
+        let (mut master, ours, theirs) = busy_terminal();
+        let turned_away = write_in_turn(&ours, b"a line", 0, Duration::ZERO);
+        assert_eq!(turned_away.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let reader = thread::spawn(move || {
+            let (mut seen, mut bytes) = (Vec::new(), [0; 4096]);
+            while !seen.ends_with(b"a line") {
+                let count = master.read(&mut bytes).unwrap();
+                seen.extend_from_slice(&bytes[..count]);
+            }
+        });
+        let written = write_in_turn(&ours, b"a line", 100_000, Duration::from_secs(30));
+        assert_eq!(written.unwrap(), 6);
+        theirs.join().unwrap();
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn a_terminal_that_is_held_turns_lines_away_and_is_known_to() {
+        let (master, ours, theirs) = busy_terminal();
+        let mut sink = Sink::Terminal {
+            file: ours,
+            held: false,
+        };
+        for _ in 0..2 {
+            let outcome = sink.put(b"a line", 1);
+            assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert!(matches!(sink, Sink::Terminal { held: true, .. }));
+        }
+        // Its end is the end of whoever writes there.
+        drop(master);
+        let _ = theirs.join();
     }
 }
