@@ -12,28 +12,41 @@ import sys
 TOP = {"Cargo.toml", "Cargo.lock", "src", "tests", "scripts", "README.md", "Makefile"}
 
 # Plain data, which everybody may use.
-DATA = {"config", "error", "exit", "report", "text", "clock", "threads"}
+DATA = {"config", "error", "exit", "report", "text", "clock", "threads", "lock", "pulse", "status"}
 MAY_USE = {
     "clock": set(),
     "text": set(),
+    "lock": set(),
     "threads": set(),
     "exit": set(),
     "error": {"text"},
     "report": {"exit", "text"},
     "flood": {"report"},
     "config": set(),
+    "pulse": {"clock"},
+    "status": {"exit"},
+    "hooks": {"report"},
     "echo": set(),
     "cli": {"config", "exit", "text"},
     "sys": set(),
     # The pure machine has no clock either: time is an argument.
-    "supervisor": {"config", "exit", "report"},
+    "supervisor": {"config", "exit", "report", "status"},
     "child": DATA | {"sys"},
     "signals": DATA | {"sys"},
     "terminal": DATA | {"sys"},
     "heartbeat": DATA,
     "logging": DATA,
-    "reactor": DATA | {"child", "signals", "terminal", "heartbeat", "logging", "supervisor", "flood", "echo"},
-    "main": {"cli", "config", "error", "exit", "logging", "reactor", "signals"},
+    "notify_socket": DATA | {"sys"},
+    "diagnose": DATA,
+    "control": DATA,
+    "metrics": DATA,
+    "manager": DATA,
+    # The other side of the control socket.
+    "client": DATA | {"control", "logging"},
+    "reactor": DATA
+    | {"child", "signals", "terminal", "heartbeat", "logging", "notify_socket", "diagnose", "control"}
+    | {"metrics", "manager", "supervisor", "flood", "echo", "hooks"},
+    "main": {"cli", "client", "config", "error", "exit", "logging", "reactor", "signals"},
     "lib": set(),
 }
 

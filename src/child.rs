@@ -1,5 +1,6 @@
 //! The command as a process, and all that descends from it: launching, signalling, reaping.
 
+mod helper;
 mod kin;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use nix::unistd::{Pid, getpgid, getpgrp};
 use crate::exit::Ended;
 use crate::sys::{self, Image, Waited};
 use crate::text::Quoted;
+use helper::Helper;
 use kin::{Id, Strangers};
 
 /// What `execvp(3)` searches where `PATH` is not set.
@@ -50,6 +52,7 @@ pub struct Command {
     told: Told,
     /// What became of the command itself, until it is told.
     news: Vec<News>,
+    helper: Option<Helper>,
     /// Not all that ended has been asked for.
     pub has_more: bool,
 }
@@ -89,7 +92,7 @@ impl From<ExitStatus> for News {
 /// Who has been told to end in this run, and how.
 #[derive(Default)]
 struct Told {
-    /// The last word: SIGTERM or SIGKILL.
+    /// The last word: SIGTERM, say, or SIGKILL.
     word: Option<Signal>,
     /// Who has heard it.
     who: BTreeSet<Id>,
@@ -113,6 +116,8 @@ pub enum Reaped {
     Stopped(Signal),
     /// The command was continued.
     Continued,
+    /// The helper has ended, like that, and all of its group.
+    Helper(Ended),
 }
 
 impl Command {
@@ -158,6 +163,7 @@ impl Command {
             last: None,
             told: Told::default(),
             news: Vec::new(),
+            helper: None,
             has_more: false,
         })
     }
@@ -197,16 +203,17 @@ impl Command {
         }
         self.go_on_killing(reaped);
         let leftovers = self.tree != Tree::Gone;
-        let news: Vec<_> = self.news.drain(..).collect();
-        if news.is_empty() && before != self.tree {
-            return Ok(vec![Reaped::Leftovers]);
-        }
-        let news = news.into_iter().map(|news| match news {
+        let is_cleared = self.news.is_empty() && before != self.tree;
+        let news = self.news.drain(..).map(|news| match news {
             News::Ended(ended) => Reaped::Command { ended, leftovers },
             News::Stopped(signal) => Reaped::Stopped(signal),
             News::Continued => Reaped::Continued,
         });
-        Ok(news.collect())
+        let mut reaped: Vec<_> = news
+            .chain(is_cleared.then_some(Reaped::Leftovers))
+            .collect();
+        reaped.extend(self.helper_over().map(Reaped::Helper));
+        Ok(reaped)
     }
 
     /// Takes so many at most; how many it were, and whether there is no child left.
@@ -220,7 +227,7 @@ impl Command {
                     }
                     self.news.push(news);
                 }
-                Waited::Child(..) => {}
+                Waited::Child(pid, status) => self.note_helper(pid, status),
                 nothing @ (Waited::Nothing | Waited::Childless) => {
                     self.has_more = false;
                     return Ok((reaped, matches!(nothing, Waited::Childless)));
@@ -237,11 +244,12 @@ impl Command {
             // The group is all that there is to ask.
             return killpg(pid, None) == Err(Errno::ESRCH);
         }
-        if self.unknown_strangers {
+        if self.unknown_strangers || self.helper.is_some() && !self.listed {
             return !sys::has_children(Some(pid));
         }
-        // Every orphan of it is our child; and so may be those who were there before.
-        childless || self.strangers.are_there() && self.is_nobody_left()
+        // Every orphan of it is our child; and so may be those who were there before, and a helper.
+        let are_others = self.strangers.are_there() || self.helper.is_some();
+        childless || are_others && self.is_nobody_left()
     }
 
     fn is_nobody_left(&self) -> bool {
@@ -250,10 +258,10 @@ impl Command {
         left == 0
     }
 
-    /// SIGTERM to the command and everything that it started, as far as they were not told before in
-    /// this run; and SIGCONT, for a stopped process must be able to die.
-    pub fn terminate(&mut self) {
-        self.tell(Signal::SIGTERM);
+    /// `word` (SIGTERM, most often) to the command and everything that it started, as far as they were not
+    /// told that before in this run; and SIGCONT, for a stopped process must be able to die.
+    pub fn terminate(&mut self, word: Signal) {
+        self.tell(word);
     }
 
     /// SIGKILL to the same, and until nothing is left to everyone whom [`Command::reap`] still meets.
@@ -307,6 +315,15 @@ impl Command {
         }
     }
 
+    /// Visits the command's processes, itself first, until the visitor has had enough.
+    pub fn visit(&self, mut visitor: impl FnMut(Pid) -> bool) {
+        if self.listed {
+            kin::visit_while(&self.strangers, |process| visitor(process.pid));
+        } else if let Some(pid) = self.pid() {
+            visitor(pid);
+        }
+    }
+
     /// How many have been told `word` who had not been.
     fn tell(&mut self, word: Signal) -> usize {
         let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
@@ -319,7 +336,7 @@ impl Command {
         if !self.listed {
             return self.tell_unlisted(pid, word);
         }
-        if word == Signal::SIGTERM {
+        if word != Signal::SIGKILL {
             // Most often it is all there is. If it is gone before its children are read, they are told
             // when it has been reaped; but for those that may be kept.
             let command_told = first && !self.keep_descendants;
@@ -338,7 +355,7 @@ impl Command {
 
     fn tell_command(&self, word: Signal) {
         for signal in with_continue(word) {
-            self.forward(*signal);
+            self.forward(signal);
         }
     }
 
@@ -371,7 +388,7 @@ impl Command {
                     return;
                 }
                 for signal in with_continue(word) {
-                    tolerate(process.signal(*signal));
+                    tolerate(process.signal(signal));
                 }
             });
             self.told.until_next = (children / 2).max(1);
@@ -388,7 +405,7 @@ impl Command {
         let mut is_group = self.owns_group(pid);
         for signal in with_continue(word) {
             if is_group {
-                let outcome = killpg(pid, *signal);
+                let outcome = killpg(pid, signal);
                 is_group = outcome != Err(Errno::ESRCH);
                 tolerate(outcome);
             }
@@ -457,12 +474,9 @@ fn become_subreaper() -> bool {
 }
 
 /// A stopped process hears SIGTERM only when it is continued. SIGKILL needs no help.
-fn with_continue(word: Signal) -> &'static [Signal] {
-    if word == Signal::SIGKILL {
-        &[Signal::SIGKILL]
-    } else {
-        &[Signal::SIGTERM, Signal::SIGCONT]
-    }
+fn with_continue(word: Signal) -> impl Iterator<Item = Signal> {
+    let help = (word != Signal::SIGKILL).then_some(Signal::SIGCONT);
+    [word].into_iter().chain(help)
 }
 
 /// Who is gone needs no signal. Whom we may not signal (a program that became another user) has to

@@ -4,123 +4,333 @@
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{OsStringValueParser, TypedValueParser as _, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use log::LevelFilter;
+use nix::sys::signal::Signal;
 
-use crate::config::{Config, Heartbeat, Policy};
+use crate::config::{Call, Config, Form, Heartbeat, Order, Policy, Verb};
 use crate::exit::Exit;
-use crate::text;
+use crate::text::{self, is_name};
 
 /// The longest duration that is taken, in seconds: beyond it a deadline could leave the clock.
 const MOST_SECONDS: f64 = 1e9;
 
+const USAGE: &str = "\
+supervisor [OPTIONS] <command> [args...]
+       supervisor --list | --status NAME | --restart NAME | --stop NAME | ...";
+
 const EXAMPLE: &str = "\
-Seconds are decimal numbers such as 20 or 0.25. Each option can also be set by an environment
-variable: SUPERVISOR_MAX_RESTARTS=5. The command line wins; the command does not see these variables.
+Seconds are decimal numbers such as 20 or 0.25. Each option (but the calls) can also be set by an
+environment variable: SUPERVISOR_MAX_RESTARTS=5. The command line wins; the command does not see these
+variables.
 
 Example: supervisor --enable-heartbeat --timeout 30 python3 my_server.py";
 
-/// Keeps a command up: restarts it when it fails, and when it hangs.
-#[derive(Parser)]
-#[command(
-    name = "supervisor",
-    version,
-    override_usage = "supervisor [OPTIONS] <command> [args...]",
-    args_override_self = true,
-    after_help = EXAMPLE
-)]
-struct Cli {
-    /// Restart the command when its heartbeat file falls silent
-    #[arg(long, env = "SUPERVISOR_ENABLE_HEARTBEAT", hide_env = true,
-          value_parser = OsStringValueParser::new().map(|value| is_on(&value)))]
-    enable_heartbeat: bool,
-
-    /// The file that the command touches; it finds the path in HEARTBEAT_FILE
-    #[arg(long, env = "SUPERVISOR_HEARTBEAT_FILE", hide_env = true,
-          value_name = "PATH", default_value = "heartbeat.txt",
-          value_parser = OsStringValueParser::new().try_map(path))]
-    heartbeat_file: PathBuf,
-
-    /// Silence this long is a hang
-    #[arg(long, env = "SUPERVISOR_TIMEOUT", hide_env = true,
-          value_name = "S", default_value = "20", allow_hyphen_values = true,
-          value_parser = OsStringValueParser::new().try_map(positive_seconds))]
-    timeout: Duration,
-
-    /// Extra time for the first beat after each launch
-    #[arg(long, env = "SUPERVISOR_INITIAL_CHECK_DELAY", hide_env = true,
-          value_name = "S", default_value = "0", allow_hyphen_values = true,
-          value_parser = OsStringValueParser::new().try_map(seconds))]
-    initial_check_delay: Duration,
-
-    /// From SIGTERM to SIGKILL; 0: SIGKILL at once
-    #[arg(long, env = "SUPERVISOR_GRACE_PERIOD", hide_env = true,
-          value_name = "S", default_value = "5", allow_hyphen_values = true,
-          value_parser = OsStringValueParser::new().try_map(seconds))]
-    grace_period: Duration,
-
-    /// Consecutive restarts before giving up; -1: never give up
-    #[arg(long, env = "SUPERVISOR_MAX_RESTARTS", hide_env = true,
-          value_name = "N", default_value = "-1", allow_hyphen_values = true,
-          value_parser = OsStringValueParser::new().try_map(max_restarts))]
-    max_restarts: MaxRestarts,
-
-    /// Delay before the first restart; it doubles with each; 0: none
-    #[arg(long, env = "SUPERVISOR_BACKOFF_FACTOR", hide_env = true,
-          value_name = "S", default_value = "1", allow_hyphen_values = true,
-          value_parser = OsStringValueParser::new().try_map(seconds))]
-    backoff_factor: Duration,
-
-    /// Upper bound of a delay
-    #[arg(long, env = "SUPERVISOR_MAX_BACKOFF", hide_env = true,
-          value_name = "S", default_value = "3600", allow_hyphen_values = true,
-          value_parser = OsStringValueParser::new().try_map(positive_seconds))]
-    max_backoff: Duration,
-
-    /// Add up to this part of a delay at random, 0 to 1
-    #[arg(long, env = "SUPERVISOR_BACKOFF_JITTER", hide_env = true,
-          value_name = "F", default_value = "0", allow_hyphen_values = true,
-          value_parser = OsStringValueParser::new().try_map(fraction))]
-    backoff_jitter: f64,
-
-    /// A run this long starts the count of restarts again at 0; 0: never
-    #[arg(long, env = "SUPERVISOR_RESET_AFTER", hide_env = true,
-          value_name = "S", default_value = "60", allow_hyphen_values = true,
-          value_parser = OsStringValueParser::new().try_map(seconds))]
-    reset_after: Duration,
-
-    /// Leave alone what the command leaves behind when it ends
-    #[arg(long, env = "SUPERVISOR_KEEP_DESCENDANTS", hide_env = true,
-          value_parser = OsStringValueParser::new().map(|value| is_on(&value)))]
-    keep_descendants: bool,
-
-    /// error, warn, info or debug
-    #[arg(long, env = "SUPERVISOR_LOG_LEVEL", hide_env = true,
-          value_name = "L", default_value = "info",
-          value_parser = OsStringValueParser::new().try_map(level))]
-    log_level: LevelFilter,
-
-    /// Append the supervisor's own log there instead of to stderr
-    #[arg(long, env = "SUPERVISOR_LOG_FILE", hide_env = true, value_name = "PATH",
-          value_parser = OsStringValueParser::new().try_map(path))]
-    log_file: Option<PathBuf>,
-
-    /// The command, executed directly; all that follows belongs to it
-    #[arg(required = true, trailing_var_arg = true, value_name = "command",
-          value_parser = OsStringValueParser::new())]
-    command: Vec<OsString>,
+/// An option.
+struct Row {
+    long: &'static str,
+    /// None for a call: a variable would turn every supervisor into it.
+    variable: Option<&'static str>,
+    takes: Takes,
+    heading: &'static str,
+    help: &'static str,
 }
 
-/// `--max-restarts` as a type of its own, so that clap does not take it for an optional option.
-#[derive(Clone, Copy)]
-struct MaxRestarts(Option<u64>);
+enum Takes {
+    /// Nothing: it is on or off.
+    Nothing,
+    /// A value, shown by this name and checked by that.
+    Value(&'static str, fn() -> ValueParser),
+    /// The same, and what it is if nobody says.
+    Default(&'static str, fn() -> ValueParser, &'static str),
+}
+use Takes::{Default, Nothing, Value};
+
+const RESTART: &str = "Restart";
+const HEARTBEAT: &str = "Heartbeat";
+const STOPPING: &str = "Stopping";
+const LOG: &str = "Log and events";
+const CONTROL: &str = "Control";
+
+/// All options, as the help shows them. A table, because clap's derive builds them in one function whose
+/// frame alone would be 20 kB of stack that stays.
+const OPTIONS: &[Row] = &[
+    Row {
+        long: "max-restarts",
+        variable: Some("SUPERVISOR_MAX_RESTARTS"),
+        takes: Default("N", || checked(max_restarts), "-1"),
+        heading: RESTART,
+        help: "Consecutive restarts before giving up; -1: never give up",
+    },
+    Row {
+        long: "backoff-factor",
+        variable: Some("SUPERVISOR_BACKOFF_FACTOR"),
+        takes: Default("S", || checked(seconds), "1"),
+        heading: RESTART,
+        help: "Delay before the first restart; it doubles with each; 0: none",
+    },
+    Row {
+        long: "max-backoff",
+        variable: Some("SUPERVISOR_MAX_BACKOFF"),
+        takes: Default("S", || checked(positive_seconds), "3600"),
+        heading: RESTART,
+        help: "Upper bound of a delay",
+    },
+    Row {
+        long: "backoff-jitter",
+        variable: Some("SUPERVISOR_BACKOFF_JITTER"),
+        takes: Default("F", || checked(fraction), "0"),
+        heading: RESTART,
+        help: "Add up to this part of a delay at random, 0 to 1",
+    },
+    Row {
+        long: "reset-after",
+        variable: Some("SUPERVISOR_RESET_AFTER"),
+        takes: Default("S", || checked(seconds), "60"),
+        heading: RESTART,
+        help: "A run this long starts the count of restarts again at 0; 0: never",
+    },
+    Row {
+        long: "enable-heartbeat",
+        variable: Some("SUPERVISOR_ENABLE_HEARTBEAT"),
+        takes: Nothing,
+        heading: HEARTBEAT,
+        help: "Restart the command when its heartbeat file falls silent",
+    },
+    Row {
+        long: "heartbeat-file",
+        variable: Some("SUPERVISOR_HEARTBEAT_FILE"),
+        takes: Default("PATH", || checked(path), "heartbeat.txt"),
+        heading: HEARTBEAT,
+        help: "The file that the command touches; it finds the path in HEARTBEAT_FILE",
+    },
+    Row {
+        long: "sd-notify",
+        variable: Some("SUPERVISOR_SD_NOTIFY"),
+        takes: Nothing,
+        heading: HEARTBEAT,
+        help: "The command beats by sd_notify(3), as under systemd",
+    },
+    Row {
+        long: "timeout",
+        variable: Some("SUPERVISOR_TIMEOUT"),
+        takes: Default("S", || checked(positive_seconds), "20"),
+        heading: HEARTBEAT,
+        help: "Silence this long is a hang",
+    },
+    Row {
+        long: "initial-check-delay",
+        variable: Some("SUPERVISOR_INITIAL_CHECK_DELAY"),
+        takes: Default("S", || checked(seconds), "0"),
+        heading: HEARTBEAT,
+        help: "Extra time for the first beat after each launch",
+    },
+    Row {
+        long: "hang-signal",
+        variable: Some("SUPERVISOR_HANG_SIGNAL"),
+        takes: Default("SIG", || checked(signal), "TERM"),
+        heading: HEARTBEAT,
+        help: "What a hung command is sent first: ABRT for a core",
+    },
+    Row {
+        long: "grace-period",
+        variable: Some("SUPERVISOR_GRACE_PERIOD"),
+        takes: Default("S", || checked(seconds), "5"),
+        heading: STOPPING,
+        help: "From SIGTERM to SIGKILL; 0: SIGKILL at once",
+    },
+    Row {
+        long: "keep-descendants",
+        variable: Some("SUPERVISOR_KEEP_DESCENDANTS"),
+        takes: Nothing,
+        heading: STOPPING,
+        help: "Leave alone what the command leaves behind when it ends",
+    },
+    Row {
+        long: "log-level",
+        variable: Some("SUPERVISOR_LOG_LEVEL"),
+        takes: Default("L", || checked(level), "info"),
+        heading: LOG,
+        help: "error, warn, info or debug",
+    },
+    Row {
+        long: "log-file",
+        variable: Some("SUPERVISOR_LOG_FILE"),
+        takes: Value("PATH", || checked(path)),
+        heading: LOG,
+        help: "Append the supervisor's own log there instead of to stderr",
+    },
+    Row {
+        long: "on-event",
+        variable: Some("SUPERVISOR_ON_EVENT"),
+        takes: Value("COMMAND", || checked(script)),
+        heading: LOG,
+        help: "Run by the shell at each start, exit, hang and giving up",
+    },
+    Row {
+        long: "on-give-up",
+        variable: Some("SUPERVISOR_ON_GIVE_UP"),
+        takes: Value("COMMAND", || checked(script)),
+        heading: LOG,
+        help: "Run by the shell, and waited for, when it gives up",
+    },
+    Row {
+        long: "metrics-file",
+        variable: Some("SUPERVISOR_METRICS_FILE"),
+        takes: Value("PATH", || checked(path)),
+        heading: LOG,
+        help: "Keep a file of metrics for Prometheus there",
+    },
+    Row {
+        long: "name",
+        variable: Some("SUPERVISOR_NAME"),
+        takes: Value("NAME", || checked(name)),
+        heading: CONTROL,
+        help: "What this instance is called; default: after its command and pid",
+    },
+    Row {
+        long: "list",
+        variable: None,
+        takes: Nothing,
+        heading: CONTROL,
+        help: "Show all running instances",
+    },
+    Row {
+        long: "status",
+        variable: None,
+        takes: Value("NAME", || checked(name)),
+        heading: CONTROL,
+        help: "Show one; exit code 0: running, 3: not, 4: there is none",
+    },
+    Row {
+        long: "restart",
+        variable: None,
+        takes: Value("NAME", || checked(name)),
+        heading: CONTROL,
+        help: "Restart its command now, and wait for the new run",
+    },
+    Row {
+        long: "stop",
+        variable: None,
+        takes: Value("NAME", || checked(name)),
+        heading: CONTROL,
+        help: "Stop it, and wait until it is gone",
+    },
+    Row {
+        long: "pause",
+        variable: None,
+        takes: Value("NAME", || checked(name)),
+        heading: CONTROL,
+        help: "Hold its heartbeat deadline, for a debugger",
+    },
+    Row {
+        long: "resume",
+        variable: None,
+        takes: Value("NAME", || checked(name)),
+        heading: CONTROL,
+        help: "Hold it no longer",
+    },
+    Row {
+        long: "json",
+        variable: None,
+        takes: Nothing,
+        heading: CONTROL,
+        help: "With --list or --status: for programs",
+    },
+];
+
+/// Those that exclude each other and a command.
+const CALLS: [&str; 6] = ["list", "status", "restart", "stop", "pause", "resume"];
+
+/// What clap calls the command's words, and the group of the calls.
+const COMMAND: &str = "command";
+const CALL: &str = "call";
+
+fn definition() -> Command {
+    let words = Arg::new(COMMAND)
+        .help("The command, executed directly; all that follows belongs to it")
+        .value_name(COMMAND)
+        .value_parser(OsStringValueParser::new())
+        .action(ArgAction::Append)
+        .num_args(1..)
+        .trailing_var_arg(true)
+        .required_unless_present(CALL)
+        .conflicts_with(CALL);
+    Command::new("supervisor")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Keeps a command up: restarts it when it fails, and when it hangs")
+        .override_usage(USAGE)
+        .args_override_self(true)
+        .after_help(EXAMPLE)
+        .args(OPTIONS.iter().map(argument))
+        .group(ArgGroup::new(CALL).args(CALLS))
+        .arg(words)
+}
+
+fn argument(row: &Row) -> Arg {
+    let mut arg = Arg::new(row.long)
+        .long(row.long)
+        .help(row.help)
+        .help_heading(row.heading);
+    if let Some(variable) = row.variable {
+        arg = arg.env(variable).hide_env(true);
+    }
+    if row.long == "json" {
+        arg = arg.requires(CALL);
+    }
+    let (name, parser) = match row.takes {
+        Nothing => {
+            let is_on = OsStringValueParser::new().map(|value| is_on(&value));
+            return arg.action(ArgAction::SetTrue).value_parser(is_on);
+        }
+        Value(name, parser) => (name, parser),
+        Default(name, parser, default) => {
+            arg = arg.default_value(default);
+            (name, parser)
+        }
+    };
+    // A number may be negative, if only to be told that it must not be.
+    let is_number = matches!(name, "N" | "S" | "F");
+    arg.value_name(name)
+        .value_parser(parser())
+        .allow_hyphen_values(is_number)
+}
+
+fn checked<T: Clone + Send + Sync + 'static>(
+    check: fn(OsString) -> Result<T, &'static str>,
+) -> ValueParser {
+    ValueParser::new(OsStringValueParser::new().try_map(check))
+}
+
+/// What was typed, by the names of the table; a name that is not in it, or another type, is caught by any
+/// test that parses a line.
+struct Typed(ArgMatches);
+
+impl Typed {
+    fn is_on(&self, long: &str) -> bool {
+        self.0.get_flag(long)
+    }
+
+    fn get<T: Clone + Send + Sync + 'static>(&mut self, long: &str) -> Option<T> {
+        self.0.remove_one(long)
+    }
+
+    /// Of an option with a default.
+    fn value<T: Clone + Send + Sync + std::default::Default + 'static>(&mut self, long: &str) -> T {
+        self.get(long).unwrap_or_default()
+    }
+
+    fn is_typed(&self, long: &str) -> bool {
+        self.0.value_source(long) == Some(ValueSource::CommandLine)
+    }
+}
 
 /// Why there is nothing to supervise: a usage error, or the help that was asked for.
 #[derive(Debug)]
@@ -136,50 +346,87 @@ pub struct Early {
 /// # Errors
 /// [`Early`] where an option is unknown or a value out of its range, where the command is missing,
 /// and for `--help` and `--version`.
-pub fn parse(argv: &[OsString]) -> Result<Config, Early> {
-    let matches = Cli::command()
-        .try_get_matches_from(argv)
-        .map_err(|error| early(&error, argv))?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| early(&error, argv))?;
-    Ok(config(cli, &matches))
+pub fn parse(argv: &[OsString]) -> Result<Order, Early> {
+    let mut definition = definition();
+    let matches = definition.try_get_matches_from_mut(argv);
+    let mut typed = Typed(matches.map_err(|error| early(&error, argv))?);
+    if let Some(call) = call(&mut typed) {
+        return Ok(Order::Call(call));
+    }
+    Ok(Order::Supervise(Box::new(config(typed))))
 }
 
-fn config(cli: Cli, matches: &ArgMatches) -> Config {
-    let typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+fn call(typed: &mut Typed) -> Option<Call> {
+    let form = if typed.is_on("json") {
+        Form::Json
+    } else {
+        Form::Text
+    };
+    if typed.is_on("list") {
+        return Some(Call::List(form));
+    }
+    let verbs = [
+        (Verb::Status, "status"),
+        (Verb::Restart, "restart"),
+        (Verb::Stop, "stop"),
+        (Verb::Pause, "pause"),
+        (Verb::Resume, "resume"),
+    ];
+    verbs
+        .into_iter()
+        .find_map(|(verb, long)| Some(Call::One(verb, typed.get(long)?, form)))
+}
+
+fn config(mut typed: Typed) -> Config {
+    let (by_file, by_socket) = (typed.is_on("enable-heartbeat"), typed.is_on("sd-notify"));
+    let beats = by_file || by_socket;
     let without_effect = [
-        ("heartbeat_file", "--heartbeat-file"),
-        ("timeout", "--timeout"),
-        ("initial_check_delay", "--initial-check-delay"),
+        ("heartbeat-file", by_file),
+        ("timeout", beats),
+        ("initial-check-delay", beats),
+        ("hang-signal", beats),
     ]
     .into_iter()
-    .filter(|(id, _)| !cli.enable_heartbeat && typed(id))
-    .map(|(_, option)| option)
+    .filter(|(long, has_effect)| !has_effect && typed.is_typed(long))
+    .map(|(long, _)| format!("--{long}"))
     .collect();
     let heartbeat = Heartbeat {
-        timeout: cli.timeout,
-        initial_delay: cli.initial_check_delay,
+        timeout: typed.value("timeout"),
+        initial_delay: typed.value("initial-check-delay"),
+        says_ready: by_socket,
     };
+    let words = typed.0.remove_many(COMMAND);
+    let file: Option<PathBuf> = typed.get("heartbeat-file");
+    let reset_after: Duration = typed.value("reset-after");
     Config {
-        command: cli.command,
+        command: words.into_iter().flatten().collect(),
         policy: Policy {
-            grace: cli.grace_period,
-            max_restarts: cli.max_restarts.0,
-            backoff_factor: cli.backoff_factor,
-            max_backoff: cli.max_backoff,
-            jitter: cli.backoff_jitter,
-            reset_after: Some(cli.reset_after).filter(|after| !after.is_zero()),
-            heartbeat: cli.enable_heartbeat.then_some(heartbeat),
+            grace: typed.value("grace-period"),
+            max_restarts: typed.value("max-restarts"),
+            backoff_factor: typed.value("backoff-factor"),
+            max_backoff: typed.value("max-backoff"),
+            jitter: typed.value("backoff-jitter"),
+            reset_after: Some(reset_after).filter(|after| !after.is_zero()),
+            heartbeat: beats.then_some(heartbeat),
+            hang_signal: typed.get("hang-signal").unwrap_or(Signal::SIGTERM),
         },
-        heartbeat_file: cli.enable_heartbeat.then_some(cli.heartbeat_file),
-        keep_descendants: cli.keep_descendants,
-        log_level: cli.log_level,
-        log_file: cli.log_file,
+        heartbeat_file: file.filter(|_| by_file),
+        sd_notify: by_socket,
+        name: typed.get("name"),
+        on_event: typed.get("on-event"),
+        on_give_up: typed.get("on-give-up"),
+        metrics_file: typed.get("metrics-file"),
+        keep_descendants: typed.is_on("keep-descendants"),
+        log_level: typed.get("log-level").unwrap_or(LevelFilter::Info),
+        log_file: typed.get("log-file"),
         without_effect,
-        own_variables: Cli::command()
-            .get_arguments()
-            .filter_map(|arg| arg.get_env().map(OsString::from))
-            .collect(),
+        is_own_variable,
     }
+}
+
+fn is_own_variable(name: &OsStr) -> bool {
+    let own = OPTIONS.iter().filter_map(|row| row.variable);
+    own.into_iter().any(|variable| name == variable)
 }
 
 /// A usage error as one line: what, where, and what to do.
@@ -245,13 +492,11 @@ fn variable_at_fault(error: &clap::Error, argv: &[OsString]) -> Option<String> {
         let arg = arg.to_string_lossy();
         arg == option || arg.split_once('=').is_some_and(|(name, _)| name == option)
     });
-    let command = Cli::command();
-    let variable = command
-        .get_arguments()
-        .find(|arg| arg.get_long() == option.strip_prefix("--"))?
-        .get_env()?;
-    (!typed && std::env::var_os(variable).is_some())
-        .then(|| variable.to_string_lossy().into_owned())
+    let row = OPTIONS
+        .iter()
+        .find(|row| option.strip_prefix("--") == Some(row.long))?;
+    let variable = row.variable?;
+    (!typed && std::env::var_os(variable).is_some()).then(|| variable.to_owned())
 }
 
 fn seconds(value: OsString) -> Result<Duration, &'static str> {
@@ -280,13 +525,11 @@ fn positive_seconds(value: OsString) -> Result<Duration, &'static str> {
         .ok_or(WANTED)
 }
 
-fn max_restarts(value: OsString) -> Result<MaxRestarts, &'static str> {
+fn max_restarts(value: OsString) -> Result<Option<u64>, &'static str> {
     const WANTED: &str = "it must be a whole number: 0 or more, or -1 for no limit";
     match value.to_str().and_then(|text| text.parse::<i64>().ok()) {
-        Some(-1) => Ok(MaxRestarts(None)),
-        Some(count) => u64::try_from(count)
-            .map(|count| MaxRestarts(Some(count)))
-            .map_err(|_| WANTED),
+        Some(-1) => Ok(None),
+        Some(count) => u64::try_from(count).map(Some).map_err(|_| WANTED),
         None => Err(WANTED),
     }
 }
@@ -307,6 +550,30 @@ fn level(value: OsString) -> Result<LevelFilter, &'static str> {
         Some("debug") => Ok(LevelFilter::Debug),
         _ => Err("it must be error, warn, info or debug"),
     }
+}
+
+fn signal(value: OsString) -> Result<Signal, &'static str> {
+    const WANTED: &str = "it must be a signal, such as TERM, SIGABRT or 6";
+    let text = value.to_str().ok_or(WANTED)?;
+    if let Ok(number) = text.parse::<i32>() {
+        return Signal::try_from(number).map_err(|_| WANTED);
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    format!("SIG{name}").parse().map_err(|_| WANTED)
+}
+
+fn name(value: OsString) -> Result<String, &'static str> {
+    value.to_str().filter(|name| is_name(name)).map(str::to_owned).ok_or(
+        "it must be a name of 1 to 64 letters, digits, '.', '_', '-' or '@', and not begin with a dot",
+    )
+}
+
+fn script(value: OsString) -> Result<OsString, &'static str> {
+    if value.is_empty() {
+        return Err("it must be a command for the shell");
+    }
+    Ok(value)
 }
 
 fn path(value: OsString) -> Result<PathBuf, &'static str> {

@@ -30,6 +30,20 @@ pub enum Error {
         /// Who holds it, where the lock says so.
         holder: Option<i32>,
     },
+    /// Another instance has the name.
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it, where its lock says so.
+        holder: Option<i32>,
+    },
+    /// `--metrics-file` names something that would be replaced, and should not be.
+    MetricsRefused {
+        /// The path as given.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: &'static str,
+    },
     /// `--log-file` can't be opened.
     LogFile {
         /// The path as given.
@@ -68,17 +82,24 @@ impl fmt::Display for Error {
                 Quoted::path(path)
             ),
             Self::HeartbeatTaken { path, holder } => {
+                let (path, who) = (Quoted::path(path), Holder(*holder));
                 write!(
                     f,
-                    "heartbeat file {} is already watched by ",
-                    Quoted::path(path)
-                )?;
-                match holder {
-                    Some(pid) => write!(f, "the supervisor with pid {pid}")?,
-                    None => f.write_str("another supervisor")?,
-                }
-                f.write_str("; give each its own --heartbeat-file")
+                    "heartbeat file {path} is already watched by {who}; give each its own --heartbeat-file"
+                )
             }
+            Self::NameTaken { name, holder } => {
+                let who = Holder(*holder);
+                write!(
+                    f,
+                    "the name {name} is taken by {who}; give each its own --name"
+                )
+            }
+            Self::MetricsRefused { path, found } => write!(
+                f,
+                "--metrics-file {} is {found}; name a regular file, or one that does not exist yet",
+                Quoted::path(path)
+            ),
             Self::LogFile { path, source } => {
                 write!(
                     f,
@@ -91,13 +112,28 @@ impl fmt::Display for Error {
     }
 }
 
+/// Who holds a lock.
+struct Holder(Option<i32>);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(pid) => write!(f, "the supervisor with pid {pid}"),
+            None => f.write_str("another supervisor"),
+        }
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::HeartbeatUnplaced { source, .. }
             | Self::LogFile { source, .. }
             | Self::System { source, .. } => Some(source),
-            Self::HeartbeatRefused { .. } | Self::HeartbeatTaken { .. } => None,
+            Self::HeartbeatRefused { .. }
+            | Self::HeartbeatTaken { .. }
+            | Self::NameTaken { .. }
+            | Self::MetricsRefused { .. } => None,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! How a command ended, and the exit codes that the supervisor answers with (contract, section 5).
 
+use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
+
+use nix::sys::signal::Signal;
 
 /// The supervisor's own exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +13,12 @@ pub struct Exit(pub u8);
 impl Exit {
     /// The command finished, or was stopped on request within its grace period.
     pub const SUCCESS: Self = Self(0);
+    /// `--status` and its like: an instance that does not answer, or can't do what it is asked.
+    pub const NO_ANSWER: Self = Self(1);
+    /// `--status`: the command is not running, or not healthy.
+    pub const NOT_RUNNING: Self = Self(3);
+    /// `--status` and its like: no instance has this name.
+    pub const UNKNOWN: Self = Self(4);
     /// The command line or an environment variable is wrong.
     pub const USAGE: Self = Self(2);
     /// Giving up: the last run was a heartbeat timeout (as in `timeout(1)`).
@@ -63,6 +72,18 @@ impl Ended {
         match self {
             Self::Code(code) => Exit(code),
             Self::Signal { number, .. } => Exit::of_signal(number),
+        }
+    }
+}
+
+/// A signal by its name, or by its number where it has none (the real-time signals).
+pub struct SignalName(pub i32);
+
+impl fmt::Display for SignalName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Signal::try_from(self.0) {
+            Ok(signal) => f.write_str(signal.as_str()),
+            Err(_) => write!(f, "{}", self.0),
         }
     }
 }

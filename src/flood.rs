@@ -110,7 +110,7 @@ enum Kind {
     RunBegins,
     /// Another line of the present run.
     OfRun,
-    /// A signal that is handed on, or has nobody to be handed to.
+    /// A signal that is handed on, or has nobody to be handed to; or what somebody asked for.
     Signal,
 }
 
@@ -127,7 +127,8 @@ impl Kind {
             Report::Signal {
                 action: "forward" | "ignore",
                 ..
-            } => Self::Signal,
+            }
+            | Report::Request { .. } => Self::Signal,
             Report::Signal { .. } | Report::GivingUp { .. } | Report::Finished { .. } => {
                 Self::Urgent
             }

@@ -1,25 +1,25 @@
 //! The heartbeat file: who may watch it, what is watched, and what was seen (contract, section 3).
 //!
-//! notify's thread sees the changes and notes the time of the last beat in an atomic; the reactor
+//! notify's thread sees the changes and notes each beat in the pulse; the reactor
 //! reads that when a deadline comes. Where the watch has to be moved (the file was replaced, removed,
 //! made again) a third thread does that: neither of the others may wait for it.
 
 mod evidence;
-mod lock;
 mod look;
 mod trace;
 mod watcher;
 
+use std::ffi::OsString;
 use std::fs::{self, FileType};
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::error::Error;
+use crate::lock::{Claim, Lock};
+use crate::pulse::Pulse;
 use crate::text::Quoted;
 use evidence::Evidence;
-use lock::Lock;
 use watcher::Watcher;
 
 /// A heartbeat file under watch.
@@ -29,13 +29,13 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Claims `path` and begins to watch it.
+    /// Claims `path` and begins to watch it; each beat is noted in `pulse`.
     ///
     /// # Errors
     /// [`Error::HeartbeatRefused`] where the path names something that is no regular file,
     /// [`Error::HeartbeatTaken`] where another supervisor watches it, and
     /// [`Error::HeartbeatUnplaced`] where it is relative to a directory that is gone.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path, pulse: &Arc<Pulse>) -> Result<Self, Error> {
         let path = std::path::absolute(path).map_err(|source| Error::HeartbeatUnplaced {
             path: path.to_owned(),
             source,
@@ -43,14 +43,14 @@ impl Heartbeat {
         if let Some(found) = what_is_wrong_with(&path) {
             return Err(Error::HeartbeatRefused { path, found });
         }
-        let lock = Lock::take(&path)?;
+        let lock = claim(&path)?;
         if !in_memory(&path) {
             log::info!(
                 "heartbeat file is not in memory path={} hint=\"each beat writes to flash or disk; a path in /run or /dev/shm does not\"",
                 Quoted::path(&path)
             );
         }
-        let evidence = Arc::new(Evidence::new(path));
+        let evidence = Arc::new(Evidence::new(path, Arc::clone(pulse)));
         Watcher::start(&evidence);
         Ok(Self { evidence, lock })
     }
@@ -59,12 +59,6 @@ impl Heartbeat {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.evidence.path()
-    }
-
-    /// When the last beat was noticed. Costs one atomic load.
-    #[must_use]
-    pub fn last_beat(&self) -> Option<Instant> {
-        self.evidence.last_beat()
     }
 
     /// Looks at the file, so that later looks compare with how it is now.
@@ -98,6 +92,34 @@ impl Heartbeat {
         }
         self.lock = None;
     }
+}
+
+/// Two supervisors on one file would hide each other's hangs. None, and one warning, where no lock can be
+/// had.
+fn claim(file: &Path) -> Result<Option<Lock>, Error> {
+    match Lock::take(&lock_for(file)) {
+        Ok(Claim::Ours(lock)) => Ok(Some(lock)),
+        Ok(Claim::Held(holder)) => Err(Error::HeartbeatTaken {
+            path: file.to_owned(),
+            holder,
+        }),
+        Err(error) => {
+            log::warn!(
+                "heartbeat file is not guarded against a second supervisor path={} error={}",
+                Quoted::path(file),
+                Quoted::text(&error.to_string())
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// `.<name>.lock` in the file's own directory.
+fn lock_for(file: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(file.file_name().unwrap_or_default());
+    name.push(".lock");
+    file.with_file_name(name)
 }
 
 /// What stands at the path that can't be a heartbeat file. A link counts as what it points to.

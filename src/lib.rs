@@ -53,17 +53,27 @@
 
 pub mod child;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
+pub mod control;
+pub mod diagnose;
 pub mod echo;
 pub mod error;
 pub mod exit;
 pub mod flood;
 pub mod heartbeat;
+pub mod hooks;
+pub mod lock;
 pub mod logging;
+pub mod manager;
+pub mod metrics;
+pub mod notify_socket;
+pub mod pulse;
 pub mod reactor;
 pub mod report;
 pub mod signals;
+pub mod status;
 pub mod supervisor;
 mod sys;
 pub mod terminal;

@@ -5,16 +5,17 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use supervisor::cli::{self, Early};
-use supervisor::config::Config;
+use supervisor::config::{Config, Order};
 use supervisor::error::Error;
 use supervisor::exit::Exit;
 use supervisor::reactor::{self, Ending};
-use supervisor::{logging, signals};
+use supervisor::{client, logging, signals};
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let exit = match cli::parse(&argv) {
-        Ok(config) => match supervise(config) {
+        Ok(Order::Call(call)) => client::run(&call),
+        Ok(Order::Supervise(config)) => match supervise(*config) {
             Ok(Ending { exit, by }) => {
                 if let Some(signal) = by {
                     signals::die_of(signal);

@@ -1,40 +1,51 @@
 //! The one poll loop: takes the clock, delivers what happened, performs what the machine answers.
 
+mod beside;
+mod environment;
+mod heard;
+
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 use nix::libc;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
-use crate::child::{self, Command, Reaped};
+use crate::child::{self, Command};
 use crate::clock;
 use crate::config::Config;
+use crate::control::Control;
+use crate::control::place::default_name;
+use crate::diagnose::Diagnosis;
 use crate::echo::Echo;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::flood::Flood;
 use crate::heartbeat::Heartbeat;
+use crate::hooks::Hooks;
 use crate::logging;
+use crate::manager::Manager;
+use crate::metrics::Metrics;
+use crate::notify_socket::NotifySocket;
+use crate::pulse::Pulse;
 use crate::report::Report;
-use crate::signals::{Control, Heard, Origin, Signals};
+use crate::signals::{Control as TerminalControl, Signals};
 use crate::supervisor::{Action, Event, SpawnFailure, Supervisor};
 use crate::terminal::Terminal;
 use crate::text::Quoted;
 
 const SIGNALS: Token = Token(0);
+const NOTIFY: Token = Token(1);
+/// From here on tokens are those of the control socket and its clients.
+const CONTROL: usize = 2;
 
 /// A program that handles Ctrl-Z stops itself within this time.
 const ANSWER: Duration = Duration::from_secs(1);
-
-/// Where an argument of the command says this, the heartbeat file's path takes its place.
-const PLACEHOLDER: &[u8] = b"{heartbeat-file}";
 
 /// Supervises until there is nothing left to supervise.
 ///
@@ -44,7 +55,7 @@ pub fn run(config: Config) -> Result<Ending, Error> {
     let mut reactor = Reactor::new(&config)?;
     if !config.without_effect.is_empty() {
         log::warn!(
-            "without effect options={} hint=\"they need --enable-heartbeat\"",
+            "without effect options={} hint=\"they need --enable-heartbeat or --sd-notify\"",
             Quoted::text(&config.without_effect.join(" "))
         );
     }
@@ -77,6 +88,11 @@ struct Reactor {
     signals: Signals,
     command: Command,
     heartbeat: Option<Heartbeat>,
+    /// The beats, from the file or by the socket.
+    pulse: Arc<Pulse>,
+    notify: Option<NotifySocket>,
+    /// What the command says of itself.
+    said: String,
     /// The last beat that the machine was told of.
     told: Option<Instant>,
     flood: Flood,
@@ -90,8 +106,26 @@ struct Reactor {
     ctrl_z: Option<Instant>,
     /// We were continued, and the SIGCONT that did it is still to be heard.
     resumed: bool,
+    /// What this instance is called.
+    name: String,
     /// The command as the log shows it.
     shown: Vec<OsString>,
+    control: Option<Control>,
+    manager: Option<Manager>,
+    metrics: Option<Metrics>,
+    hooks: Hooks,
+    /// The commands of the hooks, and what is not for their environment.
+    on_event: Option<OsString>,
+    on_give_up: Option<OsString>,
+    is_own_variable: fn(&OsStr) -> bool,
+    /// Supervision is over, and this is left to be told.
+    finished: Option<Finished>,
+}
+
+struct Finished {
+    exit: Exit,
+    runs: u64,
+    uptime: Duration,
 }
 
 impl Reactor {
@@ -100,36 +134,57 @@ impl Reactor {
         let terminal = Terminal::open();
         let shares_group = terminal.is_some() && child::can_share_group();
         let control = match terminal {
-            None => Control::Without,
-            Some(_) if shares_group => Control::Shared,
-            Some(_) => Control::Apart,
+            None => TerminalControl::Without,
+            Some(_) if shares_group => TerminalControl::Shared,
+            Some(_) => TerminalControl::Apart,
         };
         let signals = Signals::new(poll.registry(), SIGNALS, control)
             .map_err(Error::system("signal handlers"))?;
-        let heartbeat = match &config.heartbeat_file {
-            Some(path) => Some(Heartbeat::open(path)?),
+        let name = config
+            .name
+            .clone()
+            .unwrap_or_else(|| default_name(Path::new(&config.command[0]), std::process::id()));
+        let control = Control::open(&name, config.name.is_none(), poll.registry(), CONTROL)?;
+        let metrics = match &config.metrics_file {
+            Some(path) => Some(Metrics::new(path, &name)?),
             None => None,
+        };
+        let pulse = Arc::default();
+        let heartbeat = match &config.heartbeat_file {
+            Some(path) => Some(Heartbeat::open(path, &pulse)?),
+            None => None,
+        };
+        let notify = if config.sd_notify {
+            let opened = NotifySocket::open(poll.registry(), NOTIFY);
+            Some(opened.map_err(Error::system("--sd-notify"))?)
+        } else {
+            None
         };
         let path = heartbeat.as_ref().map(Heartbeat::path);
         let argv: Vec<_> = config
             .command
             .iter()
-            .map(|arg| fill_in(arg, path))
+            .map(|arg| environment::fill_in(arg, path))
             .collect();
+        let address = notify.as_ref().map(NotifySocket::address);
         let command = Command::new(
             &argv,
-            &environment(config, path),
+            &environment::of_the_command(config, path, address),
             signals.mask,
             signals.changed.clone(),
             config.keep_descendants,
             shares_group,
         )
         .map_err(Error::system("command"))?;
+        let hooks = Hooks::new(config.on_event.is_some(), config.on_give_up.is_some());
         Ok(Self {
             poll,
             signals,
             command,
             heartbeat,
+            pulse,
+            notify,
+            said: String::new(),
             told: None,
             flood: Flood::new(log::max_level(), clock::now()),
             terminal,
@@ -138,225 +193,112 @@ impl Reactor {
             echo: Echo::default(),
             ctrl_z: None,
             resumed: false,
+            name,
             shown: argv,
+            control,
+            manager: Manager::of_the_environment(clock::now()),
+            metrics,
+            hooks,
+            on_event: config.on_event.clone(),
+            on_give_up: config.on_give_up.clone(),
+            is_own_variable: config.is_own_variable,
+            finished: None,
         })
     }
 
     fn supervise(&mut self, machine: &mut Supervisor, first: Vec<Action>) -> Result<Exit, Error> {
-        let mut events = Events::with_capacity(8);
-        if let Some(exit) = self.perform(machine, first)? {
-            return Ok(exit);
-        }
+        let mut events = Events::with_capacity(64);
+        self.perform(machine, first)?;
         loop {
-            let others = [self.flood.deadline(), self.echo.deadline()];
-            let deadlines = others.into_iter().chain([machine.deadline()]).flatten();
-            let mut timeout = deadlines
-                .min()
-                .map(|due| due.saturating_duration_since(clock::now()));
-            if self.command.has_more {
-                timeout = Some(Duration::ZERO);
+            self.run_hooks();
+            self.tell_others(machine);
+            if self.hooks.is_done()
+                && let Some(finished) = self.finished.take()
+            {
+                return Ok(self.finish(finished));
             }
-            match self.poll.poll(&mut events, timeout) {
+            match self.poll.poll(&mut events, self.timeout(machine)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other.map_err(Error::system("event loop"))?,
             }
             let now = clock::now();
-            for event in self.what_happened(&events)? {
-                if let Some(exit) = self.deliver(machine, event)? {
-                    return Ok(exit);
-                }
+            let ready: Vec<Token> = events.iter().map(mio::event::Event::token).collect();
+            for event in self.what_happened(&ready)? {
+                self.deliver(machine, event)?;
             }
+            self.serve(machine, &ready)?;
             // A deadline that came only while these were dealt with waits for what happened meanwhile.
-            if machine.deadline().is_some_and(|due| due <= now)
-                && let Some(exit) = self.deliver(machine, Event::Timeout)?
-            {
-                return Ok(exit);
+            if machine.deadline().is_some_and(|due| due <= now) {
+                self.deliver(machine, Event::Timeout)?;
+            }
+            if let Some(manager) = &mut self.manager {
+                manager.answer(now);
             }
             let told = self.flood.due(clock::now());
             self.write(&told);
         }
     }
 
-    /// In a fixed order: requests to stop, then ends, then beats; the timeout comes after all of them,
-    /// so that a waiting beat wins over its deadline.
-    fn what_happened(&mut self, events: &Events) -> Result<Vec<Event>, Error> {
-        let mut happened = Vec::new();
-        let mut ends = self.command.has_more;
-        let mut continued = false;
-        if events.iter().any(|event| event.token() == SIGNALS) {
-            for heard in self.signals.take() {
-                match heard {
-                    Heard::Stop(_, origin) | Heard::Forward(_, origin) | Heard::Suspend(origin)
-                        if self.is_the_commands_own(&origin) =>
-                    {
-                        log::debug!("the command signalled its own group");
-                    }
-                    Heard::Stop(signal, origin) => {
-                        let by_terminal = origin == Origin::Kernel;
-                        if self.echo.is_copy(clock::now(), signal, by_terminal) {
-                            continue;
-                        }
-                        if by_terminal && self.shares_group {
-                            self.interrupted = Some(signal);
-                        }
-                        // A hangup is no question.
-                        let asked = signal != Signal::SIGHUP;
-                        let told = asked && self.has_told_the_command(&origin);
-                        happened.push(Event::Stop { signal, told });
-                    }
-                    Heard::Forward(Signal::SIGCONT, _) => {
-                        self.echo.continued();
-                        continued = true;
-                    }
-                    Heard::Forward(_, origin) if self.has_told_the_command(&origin) => {}
-                    Heard::Forward(signal, _) => happened.push(Event::Forward { signal }),
-                    Heard::Suspend(origin) => {
-                        let told = self.has_told_the_command(&origin);
-                        self.ctrl_z = told.then(clock::now);
-                        happened.push(Event::Suspend { told });
-                    }
-                    Heard::Child => ends = true,
-                }
-            }
+    /// Until when there is nothing to be done.
+    fn timeout(&self, machine: &Supervisor) -> Option<Duration> {
+        let notify = self.notify.as_ref();
+        let control = self.control.as_ref();
+        let has_more = self.command.has_more
+            || notify.is_some_and(|notify| notify.has_more)
+            || control.is_some_and(|control| control.has_more);
+        if has_more {
+            return Some(Duration::ZERO);
         }
-        if let Some(signal) = self.echo.none_after_all(clock::now()) {
-            let told = false;
-            happened.push(Event::Stop { signal, told });
-        }
-        // It may have been told by whoever told us, or has been stopped again since.
-        continued &= !std::mem::take(&mut self.resumed);
-        if ends || continued {
-            continued &= !self.hear_of_children(&mut happened)?;
-        }
-        if continued {
-            let signal = Signal::SIGCONT;
-            happened.push(Event::Forward { signal });
-        }
-        happened.extend(self.news_of_beats());
-        Ok(happened)
+        let deadlines = [
+            machine.deadline(),
+            self.flood.deadline(),
+            self.echo.deadline(),
+            self.hooks.deadline(),
+            control.and_then(Control::deadline),
+            self.manager.as_ref().and_then(Manager::deadline),
+        ];
+        let next = deadlines.into_iter().flatten().min();
+        next.map(|due| due.saturating_duration_since(clock::now()))
     }
 
-    /// What became of our children; whether the command goes where the terminal puts it: continued, or
-    /// stopped once more.
-    fn hear_of_children(&mut self, happened: &mut Vec<Event>) -> Result<bool, Error> {
-        let mut follows = false;
-        for reaped in self.command.reap().map_err(Error::system("wait"))? {
-            match reaped {
-                Reaped::Command { ended, leftovers } => {
-                    happened.push(Event::Exited { ended, leftovers });
-                    if self.is_ctrl_z_unanswered() {
-                        // It was about to end: then it is ours to answer.
-                        happened.push(Event::Suspend { told: true });
-                    }
-                }
-                Reaped::Leftovers => happened.push(Event::Cleared),
-                Reaped::Continued => follows |= self.shares_group,
-                Reaped::Stopped(signal) => {
-                    if self.shares_group && self.is_of_the_terminal(signal) {
-                        follows = true;
-                        happened.extend(self.news_of_beats());
-                        happened.push(Event::Paused { signal });
-                    }
-                }
-            }
-        }
-        Ok(follows)
-    }
-
-    /// Whether a stop by this signal is the terminal's (tty(4), signal(7)); some programs stop themselves
-    /// by SIGSTOP when they have heard Ctrl-Z.
-    fn is_of_the_terminal(&self, signal: Signal) -> bool {
-        matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)
-            || self.is_ctrl_z_unanswered()
-    }
-
-    fn is_ctrl_z_unanswered(&self) -> bool {
-        self.ctrl_z.is_some_and(|at| clock::now() - at < ANSWER)
-    }
-
-    /// Stops with the command, until both are continued.
-    fn suspend(&mut self) -> Result<Vec<Event>, Error> {
-        log::logger().flush();
-        self.ctrl_z = None;
-        if let Some(terminal) = &mut self.terminal {
-            terminal.suspend(self.command.pid());
-        }
-        let mut happened = vec![Event::Resumed];
-        // Nobody but us was continued; or nobody could stop, for there is no shell to continue us.
-        if !self.hear_of_children(&mut happened)? {
-            self.command.forward(Signal::SIGCONT);
-        }
-        // What continued us is dealt with.
-        self.resumed = true;
-        Ok(happened)
-    }
-
-    /// Whether the command, which is in our process group, has signalled all of it (`kill 0`): that is
-    /// for its own, and not for us.
-    fn is_the_commands_own(&self, origin: &Origin) -> bool {
-        let of_the_command = |sender: &Pid| self.command.is_neighbour(*sender);
-        match origin {
-            Origin::Processes(senders) => {
-                self.shares_group && !senders.is_empty() && senders.iter().all(of_the_command)
-            }
-            Origin::Kernel => false,
-        }
-    }
-
-    /// Whether the terminal has sent this to the command, too.
-    fn has_told_the_command(&self, origin: &Origin) -> bool {
-        *origin == Origin::Kernel && self.command.is_in_our_group()
-    }
-
-    fn restore_terminal(&self) {
-        if let Some(terminal) = &self.terminal
-            && self.shares_group
-        {
-            terminal.restore();
-        }
-    }
-
-    fn news_of_beats(&mut self) -> Option<Event> {
-        let last = self.heartbeat.as_ref()?.last_beat()?;
-        if self.told.replace(last) == Some(last) {
-            return None;
-        }
-        Some(Event::Beat { at: last })
-    }
-
-    fn deliver(&mut self, machine: &mut Supervisor, event: Event) -> Result<Option<Exit>, Error> {
+    fn deliver(&mut self, machine: &mut Supervisor, event: Event) -> Result<(), Error> {
         if matches!(event, Event::Exited { .. } | Event::Cleared) {
             // Who died in the midst of it has left it as it was: raw, and deaf to Ctrl-C.
             self.restore_terminal();
+        }
+        if self.finished.is_some() && matches!(event, Event::Stop { .. }) {
+            self.hooks.abandon(clock::now());
         }
         let actions = machine.handle(clock::now(), event);
         self.perform(machine, actions)
     }
 
     /// Performs actions; what they come to goes in again as events, until there is no more to do.
-    fn perform(
-        &mut self,
-        machine: &mut Supervisor,
-        actions: Vec<Action>,
-    ) -> Result<Option<Exit>, Error> {
+    fn perform(&mut self, machine: &mut Supervisor, actions: Vec<Action>) -> Result<(), Error> {
         let mut todo = VecDeque::from(actions);
         while let Some(action) = todo.pop_front() {
             let mut answers = Vec::new();
             match action {
                 Action::Spawn => answers.push(self.spawn()),
-                Action::Terminate => self.command.terminate(),
+                Action::Terminate(signal) => self.command.terminate(signal),
                 Action::Kill => match self.command.kill() {
                     Some((pid, processes)) => self.report(Report::Killing { pid, processes }),
                     None if self.command.is_gone() => answers.push(Event::Cleared),
                     // What is left will be heard of, or is not to be found.
                     None => {}
                 },
+                Action::Diagnose => {
+                    let mut diagnosis = Diagnosis::begin();
+                    self.command.visit(|pid| diagnosis.process(pid));
+                    diagnosis.finish();
+                }
                 Action::Forward(signal) => self.command.forward(signal),
                 Action::Suspend => answers.extend(self.suspend()?),
                 Action::Look => {
                     if let Some(heartbeat) = &self.heartbeat {
                         heartbeat.last_look();
                     }
+                    self.hear_the_command(&mut answers);
                     answers.extend(self.news_of_beats());
                     answers.push(Event::Looked);
                 }
@@ -366,21 +308,31 @@ impl Reactor {
                     if let Some(heartbeat) = self.heartbeat.take() {
                         heartbeat.close();
                     }
-                    // Nor may it be the one for which there is no room.
-                    log::logger().flush();
-                    self.report(Report::Finished {
-                        code: exit,
-                        runs,
-                        uptime,
-                    });
-                    return Ok(Some(exit));
+                    self.hooks.close(clock::now());
+                    self.finished = Some(Finished { exit, runs, uptime });
                 }
             }
             for answer in answers {
                 todo.extend(machine.handle(clock::now(), answer));
             }
         }
-        Ok(None)
+        Ok(())
+    }
+
+    fn finish(&mut self, finished: Finished) -> Exit {
+        let Finished { exit, runs, uptime } = finished;
+        self.tell_of_hooks();
+        // Nor may the last line be the one for which there is no room.
+        log::logger().flush();
+        self.report(Report::Finished {
+            code: exit,
+            runs,
+            uptime,
+        });
+        if let Some(control) = self.control.take() {
+            control.close(exit);
+        }
+        exit
     }
 
     fn spawn(&mut self) -> Event {
@@ -388,6 +340,9 @@ impl Reactor {
         if let Some(heartbeat) = &self.heartbeat {
             heartbeat.look();
         }
+        let mut stale = Vec::new();
+        self.hear_the_command(&mut stale);
+        self.said.clear();
         match self.command.spawn() {
             Ok(pid) => Event::Spawned { pid },
             Err(error) => Event::SpawnFailed {
@@ -397,7 +352,11 @@ impl Reactor {
         }
     }
 
-    fn report(&mut self, report: Report) {
+    fn report(&mut self, mut report: Report) {
+        if let Report::Exited { margin, .. } = &mut report {
+            *margin = self.pulse.tightest_margin();
+        }
+        self.hooks.take(&report, &self.name, &self.shown);
         let told = self.flood.take(clock::now(), report);
         self.write(&told);
     }
@@ -428,61 +387,7 @@ fn kind_of(error: &io::Error) -> SpawnFailure {
     }
 }
 
-/// The caller's environment without our own options, and with the heartbeat's two variables.
-fn environment(config: &Config, heartbeat_file: Option<&Path>) -> Vec<(OsString, OsString)> {
-    const FILE: &str = "HEARTBEAT_FILE";
-    const TIMEOUT: &str = "HEARTBEAT_TIMEOUT";
-    let heartbeat = config.policy.heartbeat.zip(heartbeat_file);
-    let replaced = |name: &OsStr| heartbeat.is_some() && (name == FILE || name == TIMEOUT);
-    let mut variables: Vec<_> = std::env::vars_os()
-        .filter(|(name, _)| !config.own_variables.contains(name) && !replaced(name))
-        .collect();
-    if let Some((heartbeat, path)) = heartbeat {
-        let timeout = heartbeat.timeout.as_secs_f64().to_string();
-        variables.push((FILE.into(), path.into()));
-        variables.push((TIMEOUT.into(), timeout.into()));
-    }
-    variables
-}
-
-/// `arg` with the heartbeat file's path wherever it has the placeholder. Only with a heartbeat.
-fn fill_in(arg: &OsStr, path: Option<&Path>) -> OsString {
-    let (mut rest, mut filled) = (arg.as_bytes(), Vec::new());
-    if let Some(path) = path {
-        while let Some(at) = rest
-            .windows(PLACEHOLDER.len())
-            .position(|window| window == PLACEHOLDER)
-        {
-            filled.extend_from_slice(&rest[..at]);
-            filled.extend_from_slice(path.as_os_str().as_bytes());
-            rest = &rest[at + PLACEHOLDER.len()..];
-        }
-    }
-    filled.extend_from_slice(rest);
-    OsString::from_vec(filled)
-}
-
 /// A number that differs from instance to instance, so that a crowd does not restart in step.
 fn seed() -> u64 {
     RandomState::new().hash_one(0u8)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_path_takes_the_place_of_each_placeholder() {
-        let path = Some(Path::new("/run/hb"));
-        for (arg, filled) in [
-            ("{heartbeat-file}", "/run/hb"),
-            ("--beat={heartbeat-file}", "--beat=/run/hb"),
-            ("{heartbeat-file}:{heartbeat-file}!", "/run/hb:/run/hb!"),
-            ("{heartbeat}", "{heartbeat}"),
-            ("", ""),
-        ] {
-            assert_eq!(fill_in(OsStr::new(arg), path), filled);
-            assert_eq!(fill_in(OsStr::new(arg), None), arg);
-        }
-    }
 }

@@ -8,19 +8,22 @@ mod tests;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use log::Level;
 use nix::sys::signal::Signal;
 
-use crate::exit::{Ended, Exit};
-use crate::text::Quoted;
+use crate::exit::{self, Ended, Exit};
+use crate::text::{self, Quoted};
 
 /// Why a command is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Its heartbeat fell silent.
     Heartbeat,
+    /// Somebody asked for a new run.
+    Request,
     /// This signal asked for it.
     Signal(Signal),
     /// The command itself has ended; what it left behind is stopped.
@@ -45,6 +48,8 @@ pub enum Report {
         ended: Ended,
         /// How long it ran.
         uptime: Duration,
+        /// The tightest margin of its beats, this run's and those before; None without a beat.
+        margin: Option<Duration>,
     },
     /// No beat until the deadline.
     HeartbeatTimeout {
@@ -86,6 +91,13 @@ pub enum Report {
         /// How long after the command's end.
         delay: Duration,
     },
+    /// Somebody has asked for something.
+    Request {
+        /// `restart`, `stop`, `pause` or `resume`.
+        action: &'static str,
+        /// Who: a process id, 0 where it is not of our pid namespace.
+        by: i32,
+    },
     /// `--max-restarts` is used up.
     GivingUp {
         /// Consecutive restarts made.
@@ -124,6 +136,7 @@ impl Report {
             Self::Started { .. }
             | Self::Stopping { .. }
             | Self::Restarting { .. }
+            | Self::Request { .. }
             | Self::Signal { .. }
             | Self::Finished { .. } => Level::Info,
             Self::Exited { ended, .. } if ended.is_success() => Level::Info,
@@ -132,6 +145,108 @@ impl Report {
             | Self::Killing { .. }
             | Self::LeftBehind { .. } => Level::Warn,
             Self::GivingUp { .. } | Self::StartFailed { .. } => Level::Error,
+        }
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn event(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Exited { .. } => "exited",
+            Self::HeartbeatTimeout { .. } => "heartbeat timeout",
+            Self::Stopping { .. } => "stopping",
+            Self::Killing { .. } => "killing",
+            Self::LeftBehind { .. } => "leftovers remain",
+            Self::Restarting { .. } => "restarting",
+            Self::GivingUp { .. } => "giving up",
+            Self::StartFailed { .. } => "start failed",
+            Self::Request { .. } => "request",
+            Self::Signal { .. } => "signal",
+            Self::Finished { .. } => "finished",
+        }
+    }
+
+    /// What belongs to it, in this order, for a supervisor of `command` (argv).
+    #[must_use]
+    pub fn fields(&self, command: &[OsString]) -> Vec<(&'static str, Value)> {
+        use Value::{Time, Word};
+        let number = |number: &dyn fmt::Display| Word(number.to_string());
+        match self {
+            Self::Started { pid, run } => vec![
+                ("pid", number(pid)),
+                ("run", number(run)),
+                ("command", Value::Text(text::joined(command))),
+            ],
+            Self::Exited {
+                pid,
+                ended,
+                uptime,
+                margin,
+            } => {
+                let mut fields = vec![("pid", number(pid))];
+                match *ended {
+                    Ended::Code(code) => fields.push(("code", number(&code))),
+                    Ended::Signal {
+                        number: signal,
+                        core,
+                    } => {
+                        fields.push(("signal", number(&exit::SignalName(signal))));
+                        fields.extend(core.then(|| ("core", Word("yes".into()))));
+                    }
+                }
+                fields.push(("uptime", Time(*uptime)));
+                fields.extend(margin.map(|margin| ("tightest_margin", Time(margin))));
+                fields
+            }
+            Self::HeartbeatTimeout {
+                pid,
+                silent,
+                timeout,
+            } => vec![
+                ("pid", number(pid)),
+                ("silent", Time(*silent)),
+                ("timeout", Time(*timeout)),
+            ],
+            Self::Stopping { pid, reason, grace } => vec![
+                ("pid", number(pid)),
+                ("reason", Word(reason.name().into())),
+                ("grace", Time(*grace)),
+            ],
+            Self::Killing { pid, processes } => {
+                vec![("pid", number(pid)), ("processes", number(processes))]
+            }
+            Self::LeftBehind { pid } => vec![("pid", number(pid))],
+            Self::Restarting {
+                restart,
+                limit,
+                delay,
+            } => {
+                let limit = limit.map_or("unlimited".into(), |limit| limit.to_string());
+                vec![
+                    ("restart", Word(format!("{restart}/{limit}"))),
+                    ("delay", Time(*delay)),
+                ]
+            }
+            Self::GivingUp { restarts, code } => {
+                vec![("restarts", number(restarts)), ("code", number(&code.0))]
+            }
+            Self::StartFailed { error } => vec![
+                ("command", Value::Text(text::joined(command))),
+                ("error", Word(error.clone())),
+            ],
+            Self::Request { action, by } => {
+                vec![("action", Word((*action).into())), ("by", number(by))]
+            }
+            Self::Signal { signal, action } => vec![
+                ("name", Word(signal.as_str().into())),
+                ("action", Word((*action).into())),
+            ],
+            Self::Finished { code, runs, uptime } => vec![
+                ("code", number(&code.0)),
+                ("runs", number(runs)),
+                ("uptime", Time(*uptime)),
+            ],
         }
     }
 
@@ -145,6 +260,51 @@ impl Report {
     }
 }
 
+impl Reason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Heartbeat => "heartbeat timeout",
+            Self::Request => "request",
+            Self::Signal(signal) => signal.as_str(),
+            Self::Leftovers => "leftovers",
+        }
+    }
+}
+
+/// The value of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A number, a name, a sentence.
+    Word(String),
+    /// What may hold any byte but NUL.
+    Text(OsString),
+    /// A duration.
+    Time(Duration),
+}
+
+impl Value {
+    /// As a program reads it: durations in seconds without a unit, nothing quoted.
+    #[must_use]
+    pub fn plain(&self) -> OsString {
+        match self {
+            Self::Word(word) => word.into(),
+            Self::Text(text) => text.clone(),
+            Self::Time(time) => text::seconds(*time).into(),
+        }
+    }
+}
+
+/// As the log shows it.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Word(word) => write!(f, "{}", Quoted::text(word)),
+            Self::Text(text) => write!(f, "{}", Quoted::bytes(text.as_bytes())),
+            Self::Time(time) => write!(f, "{}s", text::seconds(*time)),
+        }
+    }
+}
+
 /// A [`Report`] ready to be written.
 pub struct Line<'a> {
     report: &'a Report,
@@ -153,99 +313,10 @@ pub struct Line<'a> {
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.report {
-            Report::Started { pid, run } => {
-                let command = Quoted::command(self.command);
-                write!(f, "started pid={pid} run={run} command={command}")
-            }
-            Report::Exited { pid, ended, uptime } => {
-                write!(f, "exited pid={pid} ")?;
-                match *ended {
-                    Ended::Code(code) => write!(f, "code={code}")?,
-                    Ended::Signal { number, core } => {
-                        write!(f, "signal={}", Name(number))?;
-                        if core {
-                            f.write_str(" core=yes")?;
-                        }
-                    }
-                }
-                write!(f, " uptime={}", Seconds(*uptime))
-            }
-            Report::HeartbeatTimeout {
-                pid,
-                silent,
-                timeout,
-            } => write!(
-                f,
-                "heartbeat timeout pid={pid} silent={} timeout={}",
-                Seconds(*silent),
-                Seconds(*timeout)
-            ),
-            Report::Stopping { pid, reason, grace } => {
-                write!(f, "stopping pid={pid} reason=")?;
-                match *reason {
-                    Reason::Heartbeat => f.write_str("\"heartbeat timeout\"")?,
-                    Reason::Signal(signal) => f.write_str(signal.as_str())?,
-                    Reason::Leftovers => f.write_str("leftovers")?,
-                }
-                write!(f, " grace={}", Seconds(*grace))
-            }
-            Report::Killing { pid, processes } => {
-                write!(f, "killing pid={pid} processes={processes}")
-            }
-            Report::LeftBehind { pid } => write!(f, "leftovers remain pid={pid}"),
-            Report::Restarting {
-                restart,
-                limit,
-                delay,
-            } => {
-                write!(f, "restarting restart={restart}/")?;
-                match limit {
-                    Some(limit) => write!(f, "{limit}")?,
-                    None => f.write_str("unlimited")?,
-                }
-                write!(f, " delay={}", Seconds(*delay))
-            }
-            Report::GivingUp { restarts, code } => {
-                write!(f, "giving up restarts={restarts} code={}", code.0)
-            }
-            Report::StartFailed { error } => write!(
-                f,
-                "start failed command={} error={}",
-                Quoted::command(self.command),
-                Quoted::text(error)
-            ),
-            Report::Signal { signal, action } => {
-                write!(f, "signal name={} action={action}", signal.as_str())
-            }
-            Report::Finished { code, runs, uptime } => write!(
-                f,
-                "finished code={} runs={runs} uptime={}",
-                code.0,
-                Seconds(*uptime)
-            ),
+        f.write_str(self.report.event())?;
+        for (key, value) in self.report.fields(self.command) {
+            write!(f, " {key}={value}")?;
         }
-    }
-}
-
-/// A signal by its name, or by its number where it has none (the real-time signals).
-struct Name(i32);
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Signal::try_from(self.0) {
-            Ok(signal) => f.write_str(signal.as_str()),
-            Err(_) => write!(f, "{}", self.0),
-        }
-    }
-}
-
-/// A duration as the log shows it: `3.214s`.
-struct Seconds(Duration);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
-        write!(f, "{seconds}.{millis:03}s")
+        Ok(())
     }
 }

@@ -8,14 +8,19 @@
 //!   reaped it. So: [`wait_any`].
 //! * **Signalling who is not our child.** Its number may be somebody else's by the time of the call;
 //!   a pidfd is not. So: [`PidFd`].
+//! * **Who sent a message.** nix refuses the credentials where a descriptor came along, and would have us
+//!   take that: [`receive`].
 //! * **Signals.** Asking for a disposition, ignoring one, and dying or stopping of one as who never
 //!   handled it: [`is_ignored`], [`ignore`], [`die_of`], [`suspend`]. And who sent one, which
 //!   signal-hook does not tell without a queue of fixed length: [`note_senders`].
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
+#[cfg(target_os = "linux")]
+mod datagram;
 mod signals;
 
 use std::ffi::{CString, OsStr, c_char};
+use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read};
 #[cfg(target_os = "linux")]
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -32,6 +37,8 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{ForkResult, Pid};
 
+#[cfg(target_os = "linux")]
+pub use datagram::receive;
 pub use signals::{Senders, die_of, ignore, is_ignored, note_senders, suspend};
 
 /// A command ready to be executed, any number of times: all that `execve(2)` needs, laid out before
@@ -43,6 +50,8 @@ pub struct Image {
     envp: CStrings,
     /// The signal mask that the command starts with.
     mask: SigSet,
+    /// What takes the place of its standard input, output and error; None: ours.
+    silence: Option<File>,
 }
 
 /// Strings and the null-terminated array of pointers to them that C wants.
@@ -78,7 +87,27 @@ impl Image {
             argv: CStrings::new(c_strings(argv)?),
             envp: CStrings::new(c_strings(environment)?),
             mask,
+            silence: None,
         })
+    }
+
+    /// The same with nothing to read from and nothing to write to.
+    ///
+    /// # Errors
+    /// Where `/dev/null` can't be opened.
+    pub fn silent(mut self) -> io::Result<Self> {
+        let null = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
+        self.silence = Some(null);
+        Ok(self)
+    }
+
+    /// The signal mask that the command starts with.
+    #[must_use]
+    pub fn mask(&self) -> SigSet {
+        self.mask
     }
 }
 
@@ -210,6 +239,14 @@ fn exec(image: &Image, to_default: &[Signal], own_group: bool, parent: Pid) -> E
     }
     if let Err(errno) = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&image.mask), None) {
         return errno;
+    }
+    if let Some(null) = &image.silence {
+        for standard in 0..=2 {
+            // SAFETY: dup2(2) is async-signal-safe, and `null` is open.
+            if unsafe { libc::dup2(null.as_raw_fd(), standard) } < 0 {
+                return Errno::last();
+            }
+        }
     }
     // As execvp(3): on to the next directory where nothing is found, the directory can't be reached
     // (a network file system) or nothing may be executed; the last is remembered. Never to a shell.

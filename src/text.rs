@@ -1,38 +1,53 @@
 //! Values in a line of text: nothing that a name contains can end the line or forge a field.
 
-use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::str::Utf8Chunk;
+use std::time::Duration;
 
 /// The longest that a value is shown, in bytes; what is beyond is cut and marked `...`.
 const LONGEST: usize = 1000;
 
+/// The longest name of an instance, in bytes.
+pub const LONGEST_NAME: usize = 64;
+
 /// A value of a `key=value` field: as it is where that is unambiguous, else in double quotes.
 /// `"` and `\` are escaped inside the quotes, control characters everywhere (`\n`, `\x1b`), and
 /// bytes that are not UTF-8 show as `\xff`.
-pub struct Quoted<'a>(Cow<'a, [u8]>);
+pub struct Quoted<'a>(&'a [u8]);
 
 impl<'a> Quoted<'a> {
     /// A value that is text.
     #[must_use]
     pub fn text(text: &'a str) -> Self {
-        Self(Cow::Borrowed(text.as_bytes()))
+        Self(text.as_bytes())
     }
 
     /// A value that is a path, which may hold any byte but NUL.
     #[must_use]
     pub fn path(path: &'a Path) -> Self {
-        Self(Cow::Borrowed(path.as_os_str().as_bytes()))
+        Self(path.as_os_str().as_bytes())
     }
 
-    /// A command and its arguments, joined by blanks.
+    /// A value that may hold any byte.
     #[must_use]
-    pub fn command(argv: &'a [OsString]) -> Self {
-        Self(Cow::Owned(argv.join(OsStr::new(" ")).as_bytes().to_vec()))
+    pub fn bytes(bytes: &'a [u8]) -> Self {
+        Self(bytes)
     }
+}
+
+/// A command and its arguments, joined by blanks.
+#[must_use]
+pub fn joined(argv: &[OsString]) -> OsString {
+    argv.join(OsStr::new(" "))
+}
+
+/// A duration in seconds, with three decimals, the rest cut off.
+#[must_use]
+pub fn seconds(duration: Duration) -> String {
+    format!("{}.{:03}", duration.as_secs(), duration.subsec_millis())
 }
 
 impl fmt::Display for Quoted<'_> {
@@ -72,6 +87,13 @@ fn pieces(chunk: Utf8Chunk<'_>) -> impl Iterator<Item = String> {
     valid.chain(invalid)
 }
 
+/// Whether it may be an instance's name: it can't lead out of the directory, nor be hidden in it.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
+    (1..=LONGEST_NAME).contains(&name.len()) && !name.starts_with('.') && name.chars().all(allowed)
+}
+
 /// Writes `c`, escaped if a terminal or a line-by-line reader could take it for more than a letter.
 ///
 /// # Errors
@@ -100,6 +122,30 @@ mod tests {
 
     fn quoted(text: &str) -> String {
         Quoted::text(text).to_string()
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_directory() {
+        for name in ["web", "a.b", "x@1", "A_b-c.9", "-", "@", &"x".repeat(64)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            ".x",
+            "a/b",
+            "/",
+            "../x",
+            "a b",
+            "a\n",
+            "ä",
+            "a\0",
+            "*",
+            &"x".repeat(65),
+        ] {
+            assert!(!is_name(name), "{name:?}");
+        }
     }
 
     #[test]

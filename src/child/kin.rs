@@ -247,6 +247,8 @@ pub struct Strangers {
     /// The group of the command, if it has one of its own. (Some overwrite their environment with
     /// their title; not many of them leave their group.)
     pub group: Option<Pid>,
+    /// The group of a helper of ours that runs beside the command.
+    pub helper: Option<Pid>,
 }
 
 impl Strangers {
@@ -279,6 +281,9 @@ impl Strangers {
     }
 
     fn has(&self, process: &Process) -> bool {
+        if self.helper.is_some_and(|helper| process.group == helper) {
+            return true;
+        }
         if self.known.contains(&process.id()) {
             return true;
         }
@@ -297,6 +302,14 @@ impl Strangers {
 /// Visits every descendant of this process but the strangers and theirs, parents before their
 /// children. Those that are born or adopted meanwhile may be missed: visit again until nobody new is met.
 pub fn visit(strangers: &Strangers, mut visitor: impl FnMut(&Process)) {
+    visit_while(strangers, |process| {
+        visitor(process);
+        true
+    });
+}
+
+/// The same, until the visitor has had enough.
+pub fn visit_while(strangers: &Strangers, mut visitor: impl FnMut(&Process) -> bool) {
     let listing = Listing::new();
     let mut path: Vec<(Option<Process>, IntoIter<Pid>)> = Vec::new();
     path.push((None, listing.own().into_iter()));
@@ -313,7 +326,9 @@ pub fn visit(strangers: &Strangers, mut visitor: impl FnMut(&Process)) {
         }
         // Read before the visitor, who may be its end.
         let below = listing.of(pid);
-        visitor(&process);
+        if !visitor(&process) {
+            return;
+        }
         if !below.is_empty() {
             path.push((Some(process), below.into_iter()));
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn parse_words(words: &[&str]) -> Result<Config, Early> {
+fn parse_order(words: &[&str]) -> Result<Order, Early> {
     let argv: Vec<OsString> = ["supervisor"]
         .iter()
         .chain(words)
@@ -11,9 +11,16 @@ fn parse_words(words: &[&str]) -> Result<Config, Early> {
     parse(&argv)
 }
 
+fn parse_words(words: &[&str]) -> Result<Config, Early> {
+    match parse_order(words)? {
+        Order::Supervise(config) => Ok(*config),
+        Order::Call(call) => panic!("{call:?}"),
+    }
+}
+
 #[test]
 fn the_definition_is_consistent() {
-    Cli::command().debug_assert();
+    definition().debug_assert();
 }
 
 #[test]
@@ -99,10 +106,10 @@ fn seconds_are_decimal_numbers() {
 
 #[test]
 fn counts_are_whole_numbers_from_minus_one() {
-    assert_eq!(max_restarts("-1".into()).unwrap().0, None);
-    assert_eq!(max_restarts("0".into()).unwrap().0, Some(0));
+    assert_eq!(max_restarts("-1".into()).unwrap(), None);
+    assert_eq!(max_restarts("0".into()).unwrap(), Some(0));
     let most = i64::MAX.to_string().into();
-    assert_eq!(max_restarts(most).unwrap().0, Some(i64::MAX.unsigned_abs()));
+    assert_eq!(max_restarts(most).unwrap(), Some(i64::MAX.unsigned_abs()));
     for text in ["-2", "1.5", "", "many", "1e3", "9223372036854775808"] {
         assert!(max_restarts(text.into()).is_err(), "{text}");
     }
@@ -120,9 +127,14 @@ fn a_variable_is_on_unless_it_says_no() {
 
 #[test]
 fn each_option_has_its_variable() {
-    for arg in Cli::command().get_arguments() {
+    for arg in definition().get_arguments() {
         let (Some(long), Some(variable)) = (arg.get_long(), arg.get_env()) else {
-            assert_eq!(arg.get_id(), "command");
+            // A call has none: a variable would turn each supervisor into it.
+            let calls = [
+                "list", "status", "restart", "stop", "pause", "resume", "json",
+            ];
+            let id = arg.get_id().as_str();
+            assert!(id == "command" || calls.contains(&id), "{id}");
             continue;
         };
         let expected = format!("SUPERVISOR_{}", long.to_uppercase().replace('-', "_"));
@@ -173,4 +185,78 @@ fn a_usage_error_is_one_line_that_names_the_option_and_the_value() {
             assert!(early.text.contains(part), "{part} in {}", early.text);
         }
     }
+}
+
+#[test]
+fn a_call_names_an_instance_and_has_no_command() {
+    let one = |verb, form| Call::One(verb, "web".into(), form);
+    for (words, call) in [
+        (&["--list"][..], Call::List(Form::Text)),
+        (&["--list", "--json"], Call::List(Form::Json)),
+        (
+            &["--json", "--status", "web"],
+            one(Verb::Status, Form::Json),
+        ),
+        (&["--status=web"], one(Verb::Status, Form::Text)),
+        (&["--restart", "web"], one(Verb::Restart, Form::Text)),
+        (&["--stop", "web"], one(Verb::Stop, Form::Text)),
+        (&["--pause", "web"], one(Verb::Pause, Form::Text)),
+        (&["--resume", "web"], one(Verb::Resume, Form::Text)),
+    ] {
+        match parse_order(words).unwrap() {
+            Order::Call(parsed) => assert_eq!(parsed, call),
+            Order::Supervise(config) => panic!("{words:?}: {config:?}"),
+        }
+    }
+    for words in [
+        &["--list", "true"][..],
+        &["--status", "web", "true"],
+        &["--status"],
+        &["--status", "../web"],
+        &["--list", "--stop", "web"],
+        &["--stop", "a", "--restart", "b"],
+        &["--json", "true"],
+        &["--json"],
+    ] {
+        assert_eq!(
+            parse_order(words).unwrap_err().exit,
+            Exit::USAGE,
+            "{words:?}"
+        );
+    }
+}
+
+#[test]
+fn a_signal_has_a_name_or_a_number() {
+    for text in ["ABRT", "SIGABRT", "abrt", "sigAbrt", "6"] {
+        assert_eq!(signal(text.into()), Ok(Signal::SIGABRT), "{text}");
+    }
+    for text in [
+        "",
+        "0",
+        "-6",
+        "65",
+        "34",
+        "SIG",
+        "ABORT",
+        "SIGSIGABRT",
+        "6.0",
+    ] {
+        assert!(signal(text.into()).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_name_that_is_none_is_refused() {
+    for name in ["", ".x", "a/b", "a b", "x\n"] {
+        let early = parse_words(&["--name", name, "true"]).unwrap_err();
+        assert!(early.text.contains("--name"), "{}", early.text);
+    }
+    assert_eq!(
+        parse_words(&["--name", "web@1", "true"])
+            .unwrap()
+            .name
+            .unwrap(),
+        "web@1"
+    );
 }

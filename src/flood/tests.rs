@@ -60,6 +60,7 @@ impl Log {
             pid: 1,
             ended: Ended::Code(1),
             uptime: length,
+            margin: None,
         });
         self.report(Report::Restarting {
             restart: self.runs,
@@ -168,6 +169,7 @@ fn a_run_that_lasted_while_nobody_looked_is_told_too() {
         pid: 1,
         ended: Ended::Code(1),
         uptime: Duration::from_secs(60),
+        margin: None,
     });
     assert_eq!(log.tally(), (0, 2));
 }

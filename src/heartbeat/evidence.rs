@@ -5,8 +5,8 @@
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use notify::event::{CreateKind, EventKind, MetadataKind, ModifyKind, RenameMode}
 use super::look::Look;
 use super::trace::Trace;
 use crate::clock;
+use crate::pulse::Pulse;
 use crate::text::Quoted;
 
 /// The kernel's file times may move in steps as coarse as this (a tick at `HZ=100`): two touches
@@ -23,10 +24,7 @@ const TICK: Duration = Duration::from_millis(10);
 
 pub struct Evidence {
     path: PathBuf,
-    /// From which `last_beat` counts.
-    base: Instant,
-    /// Nanoseconds from `base` to the last beat; 0: none yet.
-    last_beat: AtomicU64,
+    pulse: Arc<Pulse>,
     seen: Mutex<Seen>,
     /// The watch has to be set again.
     blind: AtomicBool,
@@ -130,13 +128,12 @@ enum News {
 
 impl Evidence {
     /// What stands at `path` now was left by an earlier run: no sign of life.
-    pub fn new(path: PathBuf) -> Self {
+    pub fn new(path: PathBuf, pulse: Arc<Pulse>) -> Self {
         let look = Look::at(&path);
         let trace = Trace::of(&path);
         Self {
             path,
-            base: clock::now(),
-            last_beat: AtomicU64::new(0),
+            pulse,
             seen: Mutex::new(Seen {
                 look,
                 changed_at: None,
@@ -154,13 +151,6 @@ impl Evidence {
 
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    pub fn last_beat(&self) -> Option<Instant> {
-        match self.last_beat.load(Ordering::Acquire) {
-            0 => None,
-            nanos => Some(self.base + Duration::from_nanos(nanos)),
-        }
     }
 
     /// Whether the file's content ever changed.
@@ -259,7 +249,7 @@ impl Evidence {
         let now = clock::now();
         if let Some(found) = &found {
             if seen.look.is_none_or(|before| differs(&before, found)) {
-                self.beat(now);
+                self.pulse.beat(now);
                 seen.changed_at = Some(now);
             }
             if seen.look.is_none_or(|before| !before.same_content(found)) {
@@ -308,7 +298,7 @@ impl Evidence {
             News::Touched | News::Gone | News::Other => false,
         };
         if changed || announced || again {
-            self.beat(now);
+            self.pulse.beat(now);
             seen.has_beaten = true;
             seen.doubted = false;
         }
@@ -328,12 +318,6 @@ impl Evidence {
             // A missing file: the directory that came or went decides what to watch.
             (None, _) | (Some(_), Watch::Elsewhere) => true,
         }
-    }
-
-    fn beat(&self, at: Instant) {
-        let nanos = u64::try_from((at - self.base).as_nanos()).unwrap_or(u64::MAX);
-        // Two threads may note a beat; the later one counts.
-        self.last_beat.fetch_max(nanos.max(1), Ordering::AcqRel);
     }
 
     /// Has the watch set again.

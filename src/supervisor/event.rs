@@ -59,6 +59,10 @@ pub enum Event {
     },
     /// [`Action::Suspend`] is over: we were continued.
     Resumed,
+    /// What the command has said of itself (`sd_notify(3)`), a beat apart.
+    Notified(Notice),
+    /// What somebody wants of us (contract, section 11), a stop apart.
+    Asked(Wish),
     /// A signal that is meant for the command.
     Forward {
         /// Which.
@@ -66,6 +70,32 @@ pub enum Event {
     },
     /// [`Supervisor::deadline`] has come.
     Timeout,
+}
+
+/// What a command says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// It is ready: the deadline counts from here.
+    Ready,
+    /// It wants this timeout for the rest of its run; None: no deadline.
+    Timeout(Option<Duration>),
+    /// It needs more time to start, or to end.
+    Extend(Duration),
+    /// It is ending by itself.
+    Ending,
+    /// It hangs.
+    Hung,
+}
+
+/// What somebody wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// A new run now, which is no failure of the old one.
+    Restart,
+    /// The heartbeat's deadline shall wait.
+    Hold,
+    /// It shall wait no longer.
+    Release,
 }
 
 /// Why a command could not be launched.
@@ -95,9 +125,11 @@ impl SpawnFailure {
 pub enum Action {
     /// Launch the command; answer with `Spawned` or `SpawnFailed`.
     Spawn,
-    /// SIGTERM, and SIGCONT after it, to the command and everything that it started, but to nobody
-    /// twice in a run.
-    Terminate,
+    /// This signal (SIGTERM, or for a hung command another), and SIGCONT after it, to the command and
+    /// everything that it started, but to nobody twice in a run.
+    Terminate(Signal),
+    /// Tell what the command's processes are doing: it hangs, and nobody has been told to end yet.
+    Diagnose,
     /// SIGKILL to the same; answer with `Cleared` where nothing was left to be killed.
     Kill,
     /// This signal to the command's own process.

@@ -15,8 +15,9 @@ use nix::sys::signal::Signal;
 use crate::config::Policy;
 use crate::exit::{Ended, Exit};
 use crate::report::{Reason, Report};
+use crate::status::{Cause, Counts, Phase, Status};
 use backoff::Rng;
-pub use event::{Action, Event, SpawnFailure};
+pub use event::{Action, Event, Notice, SpawnFailure, Wish};
 use run::{Run, Verdict};
 
 /// How long the leftovers of a command may take to vanish after SIGKILL before they are no longer
@@ -66,6 +67,8 @@ enum Stage {
 enum After {
     /// It was hung: a restart, whatever its exit code is.
     Hang,
+    /// Somebody asked for a new run: a restart, and no failure.
+    Request,
     /// This signal asked for the end of everything.
     Stop(Signal),
 }
@@ -74,6 +77,7 @@ impl After {
     fn reason(self) -> Reason {
         match self {
             Self::Hang => Reason::Heartbeat,
+            Self::Request => Reason::Request,
             Self::Stop(signal) => Reason::Signal(signal),
         }
     }
@@ -96,8 +100,17 @@ pub struct Supervisor {
     born: Instant,
     /// Launches, failed ones too.
     runs: u64,
+    /// The last launch that did not fail.
+    launched: u64,
     /// Consecutive restarts made.
     restarts: u64,
+    /// All of them.
+    counts: Counts,
+    last_exit: Option<Ended>,
+    /// The last delay.
+    delay: Duration,
+    /// The heartbeat's deadline is held until it is released, over all runs.
+    held: bool,
     state: State,
 }
 
@@ -110,7 +123,12 @@ impl Supervisor {
             rng: Rng::new(seed),
             born: now,
             runs: 1,
+            launched: 0,
             restarts: 0,
+            counts: Counts::default(),
+            last_exit: None,
+            delay: Duration::ZERO,
+            held: false,
             state: State::Starting { stop: None },
         };
         (supervisor, vec![Action::Spawn])
@@ -136,10 +154,86 @@ impl Supervisor {
         }
     }
 
+    /// What there is to be seen of it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let phase = match &self.state {
+            State::Starting { .. } => Phase::Starting,
+            State::Running(run) if run.is_ending() => Phase::Stopping,
+            State::Running(_) if self.held => Phase::Paused,
+            State::Running(run) if run.awaits_ready() => Phase::Starting,
+            State::Running(_) => Phase::Running,
+            State::Stopping { .. } | State::Clearing { .. } | State::Finished => Phase::Stopping,
+            State::Backoff { .. } => Phase::Backoff,
+        };
+        let run = self.run();
+        Status {
+            phase,
+            is_ending: self.is_ending(),
+            pid: run.map(|run| run.pid),
+            started: run.map(|run| run.started),
+            run: self.runs,
+            launched: self.launched,
+            restarts: self.restarts,
+            counts: self.counts,
+            last_exit: self.last_exit,
+            delay: if phase == Phase::Backoff {
+                self.delay
+            } else {
+                Duration::ZERO
+            },
+        }
+    }
+
+    /// From when and for how long a beat is waited for; None: for none.
+    #[must_use]
+    pub fn awaited(&self) -> Option<(Instant, Duration)> {
+        match &self.state {
+            State::Running(run) => run.awaited(),
+            State::Starting { .. }
+            | State::Stopping { .. }
+            | State::Clearing { .. }
+            | State::Backoff { .. }
+            | State::Finished => None,
+        }
+    }
+
+    /// The timeout that is in force; None: there is no deadline to be missed.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        match self.run() {
+            Some(run) => run.timeout(),
+            None => self.policy.heartbeat.map(|heartbeat| heartbeat.timeout),
+        }
+    }
+
+    fn run(&self) -> Option<&Run> {
+        match &self.state {
+            State::Running(run) | State::Stopping { run, .. } => Some(run),
+            State::Starting { .. }
+            | State::Clearing { .. }
+            | State::Backoff { .. }
+            | State::Finished => None,
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        match &self.state {
+            State::Starting { stop } => stop.is_some(),
+            State::Stopping { after, .. } => matches!(after, After::Stop(_)),
+            State::Clearing { then, .. } => matches!(then, Then::Finish { .. }),
+            State::Finished => true,
+            State::Running(_) | State::Backoff { .. } => false,
+        }
+    }
+
     /// Takes one event at `now`, which never goes back, and says what is to be done about it.
     #[must_use]
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
+        if let Event::Asked(wish @ (Wish::Hold | Wish::Release)) = event {
+            self.held = wish == Wish::Hold;
+        }
         self.state = match std::mem::replace(&mut self.state, State::Finished) {
             State::Starting { stop } => self.starting(now, event, stop, &mut out),
             State::Running(run) => self.running(now, event, run, &mut out),
@@ -168,7 +262,8 @@ impl Supervisor {
                     pid,
                     run: self.runs,
                 }));
-                let run = Run::new(pid, now, self.policy.heartbeat);
+                self.launched = self.runs;
+                let run = Run::new(pid, now, self.policy.heartbeat, self.held);
                 match stop {
                     Some(signal) => self.stop(now, run, After::Stop(signal), false, out),
                     None => State::Running(run),
@@ -183,7 +278,7 @@ impl Supervisor {
                         exit: kind.exit(),
                         stopped: false,
                     },
-                    None => self.failed(now, kind.exit(), Duration::ZERO, out),
+                    None => self.failed(now, Cause::Start, kind.exit(), Duration::ZERO, out),
                 };
                 self.proceed(now, then, out)
             }
@@ -204,6 +299,8 @@ impl Supervisor {
             | Event::Paused { .. }
             | Event::Suspend { .. }
             | Event::Resumed
+            | Event::Notified(_)
+            | Event::Asked(_)
             | Event::Timeout => State::Starting { stop },
         }
     }
@@ -229,17 +326,41 @@ impl Supervisor {
             }
             Event::Looked => match run.judge(now) {
                 Verdict::Healthy => State::Running(run),
-                Verdict::Hung { silent, timeout } => {
-                    out.push(Action::Report(Report::HeartbeatTimeout {
-                        pid: run.pid,
-                        silent,
-                        timeout,
-                    }));
-                    self.stop(now, run, After::Hang, false, out)
-                }
+                Verdict::Hung { silent, timeout } => self.hung(now, run, (silent, timeout), out),
             },
+            Event::Notified(notice) => match notice {
+                Notice::Ready => {
+                    run.ready(now);
+                    State::Running(run)
+                }
+                Notice::Timeout(timeout) => {
+                    run.set_timeout(now, timeout);
+                    State::Running(run)
+                }
+                Notice::Extend(by) => {
+                    run.extend(now, by);
+                    State::Running(run)
+                }
+                Notice::Ending => {
+                    run.end(now, self.policy.grace);
+                    State::Running(run)
+                }
+                Notice::Hung => match run.awaited() {
+                    Some((_, timeout)) => {
+                        let silent = run.silent(now);
+                        self.hung(now, run, (silent, timeout), out)
+                    }
+                    // Somebody is looking at it; or it has asked not to be judged.
+                    None => State::Running(run),
+                },
+            },
+            Event::Asked(Wish::Restart) => self.stop(now, run, After::Request, false, out),
+            Event::Asked(Wish::Hold | Wish::Release) => {
+                run.hold(now, self.held);
+                State::Running(run)
+            }
             Event::Exited { ended, leftovers } => {
-                let uptime = report_exit(now, &run, ended, out);
+                let uptime = self.note_exit(now, &run, ended, out);
                 let stage = leftovers.then(|| self.clear(now, run.pid, out));
                 let then = if ended.is_success() {
                     Then::Finish {
@@ -247,7 +368,7 @@ impl Supervisor {
                         stopped: false,
                     }
                 } else {
-                    self.failed(now, ended.exit(), uptime, out)
+                    self.failed(now, cause_of(ended), ended.exit(), uptime, out)
                 };
                 self.ended(now, run.pid, stage, then, out)
             }
@@ -290,9 +411,10 @@ impl Supervisor {
     ) -> State {
         match event {
             Event::Exited { ended, leftovers } => {
-                let uptime = report_exit(now, &run, ended, out);
+                let uptime = self.note_exit(now, &run, ended, out);
                 let then = match after {
-                    After::Hang => self.failed(now, Exit::TIMED_OUT, uptime, out),
+                    After::Hang => self.failed(now, Cause::Heartbeat, Exit::TIMED_OUT, uptime, out),
+                    After::Request => self.again(now, Duration::ZERO, Cause::Requested, out),
                     After::Stop(signal) => match stage {
                         Stage::Asked { .. } | Stage::Terminating { .. } => {
                             stopped(signal, Exit::SUCCESS)
@@ -304,7 +426,7 @@ impl Supervisor {
                     Stage::Asked { .. } => self.clear(now, run.pid, out),
                     Stage::Terminating { .. } => {
                         // To those who were born after the first.
-                        out.push(Action::Terminate);
+                        out.push(Action::Terminate(self.first_signal(after.reason())));
                         stage
                     }
                     Stage::Killed { .. } => Stage::Killed {
@@ -315,11 +437,11 @@ impl Supervisor {
             }
             Event::Stop { signal, .. } => {
                 let (stage, after) = match after {
-                    After::Hang => {
+                    After::Hang | After::Request => {
                         out.push(heard(signal, "stop"));
                         (stage, After::Stop(signal))
                     }
-                    After::Stop(first) => (again(now, signal, stage, out), After::Stop(first)),
+                    After::Stop(first) => (impatient(now, signal, stage, out), After::Stop(first)),
                 };
                 State::Stopping { run, stage, after }
             }
@@ -338,6 +460,20 @@ impl Supervisor {
                 };
                 State::Stopping { run, stage, after }
             }
+            // In the way that systemd grants it (TimeoutStopSec=, `sd_notify(3)`).
+            Event::Notified(Notice::Extend(by)) => {
+                let stage = extended(now + by, stage);
+                State::Stopping { run, stage, after }
+            }
+            Event::Asked(Wish::Restart) => {
+                let after = match after {
+                    After::Hang | After::Request => After::Request,
+                    stop @ After::Stop(_) => stop,
+                };
+                State::Stopping { run, stage, after }
+            }
+            Event::Notified(Notice::Ready | Notice::Timeout(_) | Notice::Ending | Notice::Hung)
+            | Event::Asked(Wish::Hold | Wish::Release) => State::Stopping { run, stage, after },
             // A command that is told to end is not waited for any longer because it sleeps.
             Event::Paused { .. }
             | Event::Suspend { .. }
@@ -382,12 +518,19 @@ impl Supervisor {
                         out.push(heard(signal, "stop"));
                         (stage, stopped(signal, exit))
                     }
-                    None => (again(now, signal, stage, out), then),
+                    None => (impatient(now, signal, stage, out), then),
                 };
                 State::Clearing { pid, stage, then }
             }
             Event::Forward { signal } => {
                 out.push(heard(signal, "ignore"));
+                State::Clearing { pid, stage, then }
+            }
+            Event::Asked(Wish::Restart) => {
+                let then = match then {
+                    Then::Restart { .. } => Then::Restart { until: now },
+                    finish @ Then::Finish { .. } => finish,
+                };
                 State::Clearing { pid, stage, then }
             }
             Event::Spawned { .. }
@@ -397,6 +540,8 @@ impl Supervisor {
             | Event::Exited { .. }
             | Event::Paused { .. }
             | Event::Suspend { .. }
+            | Event::Notified(_)
+            | Event::Asked(Wish::Hold | Wish::Release)
             | Event::Resumed => State::Clearing { pid, stage, then },
         }
     }
@@ -426,6 +571,7 @@ impl Supervisor {
                 out.push(heard(signal, "ignore"));
                 State::Backoff { until }
             }
+            Event::Asked(Wish::Restart) => State::Backoff { until: now },
             Event::Spawned { .. }
             | Event::SpawnFailed { .. }
             | Event::Beat { .. }
@@ -434,8 +580,28 @@ impl Supervisor {
             | Event::Cleared
             | Event::Paused { .. }
             | Event::Resumed
+            | Event::Notified(_)
+            | Event::Asked(Wish::Hold | Wish::Release)
             | Event::Timeout => State::Backoff { until },
         }
+    }
+
+    /// It was silent for too long, or says itself that it hangs.
+    fn hung(
+        &self,
+        now: Instant,
+        run: Run,
+        (silent, timeout): (Duration, Duration),
+        out: &mut Vec<Action>,
+    ) -> State {
+        let pid = run.pid;
+        let report = Report::HeartbeatTimeout {
+            pid,
+            silent,
+            timeout,
+        };
+        out.extend([Action::Report(report), Action::Diagnose]);
+        self.stop(now, run, After::Hang, false, out)
     }
 
     /// Tells the command to end, or leaves it to the terminal that has `told` it.
@@ -470,7 +636,8 @@ impl Supervisor {
         let stage = Stage::Terminating {
             kill_at: now + grace,
         };
-        if grace.is_zero() {
+        let signal = self.first_signal(reason);
+        if grace.is_zero() || signal == Signal::SIGKILL {
             return killed(now, stage, out);
         }
         // To act comes before telling of it, which takes longer; who hangs has time.
@@ -479,8 +646,15 @@ impl Supervisor {
         } else {
             0
         };
-        out.insert(at, Action::Terminate);
+        out.insert(at, Action::Terminate(signal));
         stage
+    }
+
+    fn first_signal(&self, reason: Reason) -> Signal {
+        match reason {
+            Reason::Heartbeat => self.policy.hang_signal,
+            Reason::Request | Reason::Signal(_) | Reason::Leftovers => Signal::SIGTERM,
+        }
     }
 
     /// After the command's end: on, or first clear away what is left.
@@ -513,10 +687,30 @@ impl Supervisor {
         }
     }
 
+    /// How long the run was.
+    fn note_exit(
+        &mut self,
+        now: Instant,
+        run: &Run,
+        ended: Ended,
+        out: &mut Vec<Action>,
+    ) -> Duration {
+        let uptime = now - run.started;
+        self.last_exit = Some(ended);
+        out.push(Action::Report(Report::Exited {
+            pid: run.pid,
+            ended,
+            uptime,
+            margin: None,
+        }));
+        uptime
+    }
+
     /// A run of length `uptime` has failed, and `exit` is what giving up on it would answer.
     fn failed(
         &mut self,
         now: Instant,
+        cause: Cause,
         exit: Exit,
         uptime: Duration,
         out: &mut Vec<Action>,
@@ -538,9 +732,21 @@ impl Supervisor {
         let delay = backoff::delay(&self.policy, self.restarts);
         let delay = backoff::with_jitter(delay, self.policy.jitter, &mut self.rng);
         self.restarts = self.restarts.saturating_add(1);
+        self.again(now, delay, cause, out)
+    }
+
+    fn again(
+        &mut self,
+        now: Instant,
+        delay: Duration,
+        cause: Cause,
+        out: &mut Vec<Action>,
+    ) -> Then {
+        self.counts.count(cause);
+        self.delay = delay;
         out.push(Action::Report(Report::Restarting {
             restart: self.restarts,
-            limit,
+            limit: self.policy.max_restarts,
             delay,
         }));
         Then::Restart { until: now + delay }
@@ -565,19 +771,16 @@ fn heard(signal: Signal, action: &'static str) -> Action {
     Action::Report(Report::Signal { signal, action })
 }
 
-fn report_exit(now: Instant, run: &Run, ended: Ended, out: &mut Vec<Action>) -> Duration {
-    let uptime = now - run.started;
-    out.push(Action::Report(Report::Exited {
-        pid: run.pid,
-        ended,
-        uptime,
-    }));
-    uptime
+fn cause_of(ended: Ended) -> Cause {
+    match ended {
+        Ended::Code(_) => Cause::Exit,
+        Ended::Signal { .. } => Cause::Signal,
+    }
 }
 
 /// The same wish a second time: SIGKILL at once, and nothing more once that was sent. But the end of
 /// one terminal is told by the kernel and by the shell, and is no impatience.
-fn again(now: Instant, signal: Signal, stage: Stage, out: &mut Vec<Action>) -> Stage {
+fn impatient(now: Instant, signal: Signal, stage: Stage, out: &mut Vec<Action>) -> Stage {
     if signal == Signal::SIGHUP {
         out.push(heard(signal, "ignore"));
         return stage;
@@ -595,6 +798,19 @@ fn expired(now: Instant, stage: Stage, out: &mut Vec<Action>) -> Stage {
     match stage {
         Stage::Terminating { kill_at } if kill_at <= now => killed(now, stage, out),
         Stage::Asked { .. } | Stage::Terminating { .. } | Stage::Killed { .. } => stage,
+    }
+}
+
+/// Not before then.
+fn extended(until: Instant, stage: Stage) -> Stage {
+    match stage {
+        Stage::Asked { terminate_at } => Stage::Asked {
+            terminate_at: terminate_at.max(until),
+        },
+        Stage::Terminating { kill_at } => Stage::Terminating {
+            kill_at: kill_at.max(until),
+        },
+        Stage::Killed { .. } => stage,
     }
 }
 

@@ -17,9 +17,18 @@ pub struct Run {
 /// How long this run has been silent. Only with a heartbeat.
 #[derive(Debug)]
 struct Silence {
-    rule: Heartbeat,
+    /// None: the command has asked for no deadline.
+    timeout: Option<Duration>,
+    /// The first timeout counts from here.
+    from: Instant,
+    /// It will say when it is ready.
+    awaits_ready: bool,
+    /// It has said that it is ending.
+    is_ending: bool,
     /// The last beat of this run.
     last_beat: Option<Instant>,
+    /// More time, which the command has asked for.
+    extended_until: Option<Instant>,
     /// One more timeout, given because the supervisor itself had not been running.
     excused_until: Option<Instant>,
     /// A moment more, given because the deadline was looked at late.
@@ -27,6 +36,8 @@ struct Silence {
     /// How long the command was stopped by its terminal since the last beat, which is no silence.
     paused: Duration,
     pause: Pause,
+    /// The deadline is held, for a debugger.
+    held: bool,
 }
 
 /// The last pause.
@@ -61,16 +72,21 @@ pub enum Verdict {
 }
 
 impl Run {
-    /// A run launched at `started`.
+    /// A run launched at `started`, its deadline `held` or not.
     #[must_use]
-    pub fn new(pid: i32, started: Instant, heartbeat: Option<Heartbeat>) -> Self {
+    pub fn new(pid: i32, started: Instant, heartbeat: Option<Heartbeat>, held: bool) -> Self {
         let silence = heartbeat.map(|rule| Silence {
-            rule,
+            timeout: Some(rule.timeout),
+            from: started + rule.initial_delay,
+            awaits_ready: rule.says_ready,
+            is_ending: false,
             last_beat: None,
+            extended_until: None,
             excused_until: None,
             second_look_at: None,
             paused: Duration::ZERO,
             pause: Pause::Never,
+            held,
         });
         Self {
             pid,
@@ -86,6 +102,7 @@ impl Run {
             && silence.last_beat.is_none_or(|last| last < at)
         {
             silence.last_beat = Some(at);
+            silence.awaits_ready = false;
             silence.excused_until = None;
             silence.second_look_at = None;
             if let Pause::Over { from, to } = silence.pause
@@ -114,18 +131,104 @@ impl Run {
         }
     }
 
-    /// When its silence is to be judged: `max(last beat, launch + initial delay) + timeout`.
+    /// Whether it is still to say that it is ready, or to beat.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn awaits_ready(&self) -> bool {
+        self.silence.as_ref().is_some_and(|s| s.awaits_ready)
+    }
+
+    /// Whether it has said that it is ending.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.silence.as_ref().is_some_and(|s| s.is_ending)
+    }
+
+    /// It is ready: the deadline counts from here.
+    pub fn ready(&mut self, now: Instant) {
+        if let Some(silence) = &mut self.silence {
+            silence.from = now;
+            silence.extended_until = None;
+        }
+        self.beat(now);
+    }
+
+    /// It is ending by itself, and has `grace` for that at least.
+    pub fn end(&mut self, now: Instant, grace: Duration) {
+        self.beat(now);
+        if let Some(silence) = &mut self.silence {
+            silence.is_ending = true;
+        }
+        self.extend(now, grace);
+    }
+
+    /// It asks for more time: only for its start and its end (`sd_notify(3)`).
+    pub fn extend(&mut self, now: Instant, by: Duration) {
+        if let Some(silence) = &mut self.silence
+            && (silence.awaits_ready || silence.is_ending)
+        {
+            silence.extended_until = silence.extended_until.max(Some(now + by));
+        }
+    }
+
+    /// It asks for another timeout from now on; None: for no deadline at all.
+    pub fn set_timeout(&mut self, now: Instant, timeout: Option<Duration>) {
+        if let Some(silence) = &mut self.silence {
+            silence.timeout = timeout;
+            // Who asks is alive, and a shorter one may be over already.
+            silence.from = silence.from.max(now);
+        }
+    }
+
+    /// Holds the deadline, or lets it go: then it is a whole timeout away.
+    pub fn hold(&mut self, now: Instant, held: bool) {
+        if let Some(silence) = &mut self.silence {
+            if silence.held && !held {
+                let full = silence.timeout.map(|timeout| now + timeout);
+                silence.excused_until = silence.excused_until.max(full);
+            }
+            silence.held = held;
+        }
+    }
+
+    /// From when and for how long a beat is waited for: `max(last beat, launch + initial delay)`, and
+    /// `timeout` from there.
+    #[must_use]
+    pub fn awaited(&self) -> Option<(Instant, Duration)> {
         let silence = self.silence.as_ref()?;
-        if matches!(silence.pause, Pause::Since(_)) {
+        let timeout = silence.timeout?;
+        if silence.held || matches!(silence.pause, Pause::Since(_)) {
             return None;
         }
-        let from = self.started + silence.rule.initial_delay;
-        let since = silence.last_beat.map_or(from, |beat| beat.max(from)) + silence.paused;
-        let due = since + silence.rule.timeout;
-        let given = [silence.excused_until, silence.second_look_at];
-        given.into_iter().flatten().chain([due]).max()
+        let last = silence.last_beat;
+        let since = last.map_or(silence.from, |beat| beat.max(silence.from)) + silence.paused;
+        let given = [silence.excused_until, silence.extended_until];
+        let latest = given.into_iter().flatten().max();
+        let due = latest.map_or(since + timeout, |given| given.max(since + timeout));
+        // Not before `since`.
+        Some((due - timeout, timeout))
+    }
+
+    /// When its silence is to be judged.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let (from, timeout) = self.awaited()?;
+        let second_look = self.silence.as_ref().and_then(|s| s.second_look_at);
+        second_look.max(Some(from + timeout))
+    }
+
+    /// How long it has been silent.
+    #[must_use]
+    pub fn silent(&self, now: Instant) -> Duration {
+        let silence = self.silence.as_ref();
+        let last = silence.and_then(|s| s.last_beat).unwrap_or(self.started);
+        let paused = silence.map_or(Duration::ZERO, |s| s.paused);
+        (now - last).saturating_sub(paused)
+    }
+
+    /// The timeout that it is judged by.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.silence.as_ref()?.timeout
     }
 
     /// Judges the silence at `now`, when all evidence is in.
@@ -140,11 +243,13 @@ impl Run {
         let Some(due) = self.deadline().filter(|due| *due <= now) else {
             return Verdict::Healthy;
         };
-        let started = self.started;
-        let Some(silence) = &mut self.silence else {
+        let silent = self.silent(now);
+        let Some((silence, timeout)) = self.silence.as_mut().and_then(|s| {
+            let timeout = s.timeout?;
+            Some((s, timeout))
+        }) else {
             return Verdict::Healthy;
         };
-        let timeout = silence.rule.timeout;
         let tolerance = (timeout / 10).max(Duration::from_millis(100));
         if now - due > tolerance && silence.excused_until.is_none() {
             silence.excused_until = Some(now + timeout);
@@ -154,10 +259,7 @@ impl Run {
             silence.second_look_at = Some(now + SECOND_LOOK.max(timeout / SECOND_LOOK_PART));
             return Verdict::Healthy;
         }
-        Verdict::Hung {
-            silent: (now - silence.last_beat.unwrap_or(started)).saturating_sub(silence.paused),
-            timeout,
-        }
+        Verdict::Hung { silent, timeout }
     }
 }
 
@@ -171,9 +273,10 @@ mod tests {
         let rule = Heartbeat {
             timeout: second,
             initial_delay: Duration::ZERO,
+            says_ready: false,
         };
         let launched = crate::clock::now() + 10 * second;
-        let mut run = Run::new(1, launched, Some(rule));
+        let mut run = Run::new(1, launched, Some(rule), false);
         run.beat(launched - second);
         let hung = Verdict::Hung {
             silent: second,

@@ -23,6 +23,7 @@ pub fn policy() -> Policy {
         jitter: 0.0,
         reset_after: Some(seconds(60)),
         heartbeat: None,
+        hang_signal: Signal::SIGTERM,
     }
 }
 
@@ -31,6 +32,7 @@ fn with_heartbeat(timeout: u64, initial_delay: u64) -> Policy {
         heartbeat: Some(Heartbeat {
             timeout: seconds(timeout),
             initial_delay: seconds(initial_delay),
+            says_ready: false,
         }),
         ..policy()
     }
@@ -102,7 +104,11 @@ impl Sim {
                     }
                     self.tell(Event::Looked);
                 }
-                Action::Terminate => self.done.push("TERM".into()),
+                Action::Terminate(signal) => {
+                    let name = signal.as_str().trim_start_matches("SIG");
+                    self.done.push(name.into());
+                }
+                Action::Diagnose => self.done.push("diagnose".into()),
                 Action::Kill => self.done.push("KILL".into()),
                 Action::Forward(signal) => self.done.push(format!("forward {signal}")),
                 Action::Suspend => self.done.push("suspend".into()),
@@ -128,6 +134,7 @@ impl Sim {
             | Report::LeftBehind { .. }
             | Report::StartFailed { .. }
             | Report::Signal { .. }
+            | Report::Request { .. }
             | Report::Finished { .. } => {}
         }
     }

@@ -66,6 +66,12 @@ pub fn compile(source: &str, name: &str, flags: &[&str]) -> PathBuf {
     built
 }
 
+/// Where the instances under test have their sockets: not where those of this machine have theirs.
+pub fn runtime_directory() -> PathBuf {
+    let name = format!("supervisor-test-{}-run", std::process::id());
+    std::env::temp_dir().join(name)
+}
+
 /// A directory that goes with the test.
 pub struct Directory(PathBuf);
 
@@ -124,6 +130,7 @@ impl Setup {
                 command.env_remove(&*name);
             }
         }
+        command.env("SUPERVISOR_RUNTIME_DIR", runtime_directory());
         Self { command, directory }
     }
 

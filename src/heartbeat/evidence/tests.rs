@@ -18,7 +18,7 @@ impl Case {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("evidence-{}-{name}", std::process::id()));
         fs::write(&path, "old").unwrap();
-        let evidence = Evidence::new(path.clone());
+        let evidence = Evidence::new(path.clone(), Arc::default());
         evidence.set_watch(Watch::On(Look::at(&path).unwrap()));
         Self { evidence }
     }
@@ -28,10 +28,10 @@ impl Case {
     }
 
     fn is_told(&self, kind: EventKind) -> bool {
-        let before = self.evidence.last_beat();
+        let before = self.evidence.pulse.last();
         let event = Event::new(kind).add_path(self.path().to_owned());
         self.evidence.take_event(Ok(event));
-        before != self.evidence.last_beat()
+        before != self.evidence.pulse.last()
     }
 
     fn touch_at(&self, seconds: u64) {
@@ -55,7 +55,7 @@ const TOUCHED: EventKind = EventKind::Modify(ModifyKind::Metadata(MetadataKind::
 fn what_was_there_before_is_no_beat() {
     let case = Case::new("before");
     case.evidence.look();
-    assert_eq!(case.evidence.last_beat(), None);
+    assert_eq!(case.evidence.pulse.last(), None);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn note_touch(case: &Case, now: Instant) -> Option<Instant> {
     let found = Look::at(case.path());
     case.evidence
         .note(&mut case.evidence.seen(), found, News::Touched, now);
-    case.evidence.last_beat()
+    case.evidence.pulse.last()
 }
 
 #[test]
@@ -111,10 +111,10 @@ fn a_chmod_counts_only_before_a_verdict_and_untold_and_makes_nothing_ours() {
     fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
     assert!(!case.is_told(TOUCHED));
     case.evidence.last_look();
-    assert_eq!(case.evidence.last_beat(), None);
+    assert_eq!(case.evidence.pulse.last(), None);
     fs::set_permissions(case.path(), Permissions::from_mode(0o640)).unwrap();
     case.evidence.last_look();
-    assert!(case.evidence.last_beat().is_some());
+    assert!(case.evidence.pulse.last().is_some());
     assert!(!case.evidence.has_beaten());
 }
 
@@ -123,10 +123,10 @@ fn a_look_counts_a_change_once() {
     let case = Case::new("look");
     case.touch_at(1000);
     case.evidence.look();
-    let first = case.evidence.last_beat();
+    let first = case.evidence.pulse.last();
     assert!(first.is_some());
     case.evidence.look();
-    assert_eq!(case.evidence.last_beat(), first);
+    assert_eq!(case.evidence.pulse.last(), first);
 }
 
 #[test]
@@ -134,9 +134,9 @@ fn a_look_after_a_noticed_write_finds_nothing_new() {
     let case = Case::new("noticed");
     fs::write(case.path(), "beat").unwrap();
     assert!(case.is_told(WRITTEN));
-    let noticed = case.evidence.last_beat();
+    let noticed = case.evidence.pulse.last();
     case.evidence.look();
-    assert_eq!(case.evidence.last_beat(), noticed);
+    assert_eq!(case.evidence.pulse.last(), noticed);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_neighbours_event_is_not_even_looked_at() {
     let neighbour = case.path().with_extension("neighbour");
     let event = Event::new(WRITTEN).add_path(neighbour);
     case.evidence.take_event(Ok(event));
-    assert_eq!(case.evidence.last_beat(), None);
+    assert_eq!(case.evidence.pulse.last(), None);
     assert!(!case.evidence.take_blind());
 }
 
@@ -205,7 +205,7 @@ fn a_mark_that_was_made_while_the_watch_was_moved_counts() {
     let file = File::options().write(true).open(case.path());
     file.unwrap().set_modified(times).unwrap();
     case.evidence.look_after_moving();
-    assert!(case.evidence.last_beat().is_some());
+    assert!(case.evidence.pulse.last().is_some());
 }
 
 #[test]
@@ -215,9 +215,9 @@ fn a_mode_that_changes_all_the_time_is_believed_once() {
     let mut look_after_a_chmod = || {
         let mode = Permissions::from_mode(modes.next().unwrap());
         fs::set_permissions(case.path(), mode).unwrap();
-        let before = case.evidence.last_beat();
+        let before = case.evidence.pulse.last();
         case.evidence.last_look();
-        case.evidence.last_beat() > before
+        case.evidence.pulse.last() > before
     };
     assert!(look_after_a_chmod());
     assert!(!look_after_a_chmod());

@@ -101,7 +101,7 @@ proptest! {
     ) {
         let timeout = Duration::from_millis(timeout);
         let mut sim = Sim::new(Policy {
-            heartbeat: Some(Heartbeat { timeout, initial_delay: Duration::ZERO }),
+            heartbeat: Some(Heartbeat { timeout, initial_delay: Duration::ZERO, says_ready: false }),
             ..policy()
         });
         for moment in &moments {
@@ -120,7 +120,7 @@ proptest! {
     ) {
         let [timeout, initial_delay] = [timeout, delay].map(Duration::from_millis);
         let mut sim = Sim::new(Policy {
-            heartbeat: Some(Heartbeat { timeout, initial_delay }),
+            heartbeat: Some(Heartbeat { timeout, initial_delay, says_ready: false }),
             ..policy()
         });
         // It hangs in the initial delay, or comes to life after it.
@@ -138,6 +138,6 @@ proptest! {
         let delay_left = (sim.start + initial_delay).saturating_duration_since(sim.now);
         sim.pass(delay_left + timeout * 2);
         let done = sim.take();
-        prop_assert!(done.starts_with(&["hung".into(), "TERM".into()]), "{done:?}");
+        prop_assert!(done.starts_with(&["hung".into(), "diagnose".into(), "TERM".into()]), "{done:?}");
     }
 }

@@ -88,7 +88,9 @@ fn any_policy() -> impl Strategy<Value = Policy> {
                 heartbeat: heartbeat.map(|(timeout, delay)| Heartbeat {
                     timeout: Duration::from_millis(timeout),
                     initial_delay: Duration::from_millis(delay),
+                    says_ready: false,
                 }),
+                hang_signal: Signal::SIGTERM,
             },
         )
 }

@@ -186,7 +186,7 @@ fn a_silent_command_is_terminated_then_killed() {
     sim.pass(seconds(20) - Duration::from_nanos(1));
     assert_eq!(sim.take(), ["spawn"]);
     sim.pass(Duration::from_nanos(1));
-    assert_eq!(sim.take(), ["hung", "TERM"]);
+    assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
     sim.pass(seconds(5) - Duration::from_nanos(1));
     assert_eq!(sim.take(), [""; 0]);
     sim.pass(Duration::from_nanos(1));
@@ -225,7 +225,7 @@ fn each_beat_moves_the_deadline() {
     }
     assert_eq!(sim.take(), ["spawn"]);
     sim.pass(seconds(20));
-    assert_eq!(sim.take(), ["hung", "TERM"]);
+    assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_beat_that_only_the_last_look_finds_saves_the_command() {
     sim.pass(seconds(39));
     assert_eq!(sim.take(), ["spawn"]);
     sim.pass(seconds(1));
-    assert_eq!(sim.take(), ["hung", "TERM"]);
+    assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn a_beat_of_the_run_before_does_not_count_for_the_next() {
     assert_eq!(sim.deadline(), Some(seconds(26)));
     sim.take();
     sim.pass(seconds(20));
-    assert_eq!(sim.take(), ["hung", "TERM"]);
+    assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
 }
 
 #[test]
@@ -261,7 +261,11 @@ fn a_judge_who_comes_late_gives_one_more_timeout_once_per_silence() {
     assert_eq!(sim.deadline(), Some(seconds(40)));
     sim.freeze(seconds(30));
     sim.pass(Duration::from_millis(100));
-    assert_eq!(sim.take(), ["hung", "TERM"], "the second time is no excuse");
+    assert_eq!(
+        sim.take(),
+        ["hung", "diagnose", "TERM"],
+        "the second time is no excuse"
+    );
 }
 
 #[test]
@@ -274,7 +278,7 @@ fn a_beat_makes_the_next_silence_excusable_again() {
     }
     assert_eq!(sim.take(), ["spawn"]);
     sim.pass(seconds(10));
-    assert_eq!(sim.take(), ["hung", "TERM"]);
+    assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
 }
 
 #[test]
@@ -290,12 +294,12 @@ fn a_judge_who_is_late_by_no_more_than_a_tenth_looks_a_second_time_and_has_no_ex
         sim.pass(moment - Duration::from_nanos(1));
         assert_eq!(sim.take(), [""; 0]);
         sim.pass(Duration::from_nanos(1));
-        assert_eq!(sim.take(), ["hung", "TERM"]);
+        assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
     }
     // Punctual, as far as a poll can be.
     let mut sim = Sim::new(with_heartbeat(1, 0));
     sim.freeze(seconds(1) + Duration::from_millis(2));
-    assert_eq!(sim.take(), ["spawn", "hung", "TERM"]);
+    assert_eq!(sim.take(), ["spawn", "hung", "diagnose", "TERM"]);
 }
 
 #[test]
@@ -308,7 +312,7 @@ fn a_beat_that_is_told_just_after_a_late_look_saves_the_command() {
     sim.pass(seconds(10) - Duration::from_nanos(1));
     assert_eq!(sim.take(), ["spawn"]);
     sim.pass(Duration::from_nanos(1));
-    assert_eq!(sim.take(), ["hung", "TERM"]);
+    assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
 }
 
 #[test]
@@ -375,7 +379,7 @@ fn a_stop_while_a_hung_command_is_stopped_keeps_its_grace() {
     let mut sim = Sim::new(with_heartbeat(20, 0));
     sim.pass(seconds(22));
     sim.signal(SIGTERM);
-    assert_eq!(sim.take(), ["spawn", "hung", "TERM"]);
+    assert_eq!(sim.take(), ["spawn", "hung", "diagnose", "TERM"]);
     sim.exits(0);
     assert_eq!(sim.exit, Some(Exit(0)));
 }
@@ -545,7 +549,7 @@ fn time_stopped_by_the_terminal_is_not_silence() {
     sim.pass(seconds(1) - Duration::from_nanos(1));
     assert_eq!(sim.take(), [""; 0]);
     sim.pass(Duration::from_nanos(1));
-    assert_eq!(sim.take(), ["hung", "TERM"]);
+    assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
 }
 
 #[test]

@@ -1,0 +1,90 @@
+//! A process that we run for ourselves, beside the command: a hook. It leads a process group of its own,
+//! which is how it, and what it starts, is told from what the command started. Who leaves that group and
+//! is orphaned counts as the command's.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::process::ExitStatus;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::{Command, News, tolerate};
+use crate::exit::Ended;
+use crate::sys::{self, Image};
+
+/// One that runs.
+pub struct Helper {
+    /// Its process id, and that of its group.
+    pid: Pid,
+    /// How it ended. Others of its group may be left.
+    ended: Option<Ended>,
+}
+
+/// What gives words to be executed a meaning.
+const SHELL: &str = "/bin/sh";
+
+impl Command {
+    /// Has the shell run `script` with `environment`, and with nothing to read or to write to: neither
+    /// its thirst nor its flood is the command's. [`Command::reap`] tells of its end.
+    ///
+    /// # Errors
+    /// Those of fork(2) and execve(2); and where there is no `/dev/null`.
+    pub fn start_helper(
+        &mut self,
+        script: &OsStr,
+        environment: &[(OsString, OsString)],
+    ) -> io::Result<()> {
+        let variables = environment.iter();
+        let pairs: Vec<_> = variables
+            .map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")))
+            .collect();
+        let argv: [OsString; 3] = [SHELL.into(), "-c".into(), script.into()];
+        let image = Image::new(&argv[..1], &argv, &pairs, self.image.mask())?.silent()?;
+        let pid = sys::spawn(&image, &self.to_default, true)?;
+        self.strangers.helper = Some(pid);
+        self.helper = Some(Helper { pid, ended: None });
+        Ok(())
+    }
+
+    /// SIGKILL to the helper and its group.
+    pub fn kill_helper(&self) {
+        if let Some(helper) = &self.helper
+            && (helper.ended.is_none() || self.is_in_use(helper.pid))
+        {
+            tolerate(killpg(helper.pid, Signal::SIGKILL));
+        }
+    }
+
+    /// Notes the end of a child that is not the command.
+    pub(super) fn note_helper(&mut self, pid: Pid, status: ExitStatus) {
+        if let Some(helper) = &mut self.helper
+            && helper.pid == pid
+            && let News::Ended(ended) = News::from(status)
+        {
+            helper.ended = Some(ended);
+        }
+    }
+
+    /// How the helper ended, once it and its group are gone.
+    pub(super) fn helper_over(&mut self) -> Option<Ended> {
+        let helper = self.helper.as_ref()?;
+        let ended = helper.ended?;
+        if self.is_in_use(helper.pid) {
+            return None;
+        }
+        self.helper = None;
+        self.strangers.helper = None;
+        Some(ended)
+    }
+
+    /// Whether the helper's group is still there. Its number may be another's once nobody is left in it
+    /// who is our child.
+    fn is_in_use(&self, group: Pid) -> bool {
+        if self.adopts {
+            return sys::has_children(Some(group));
+        }
+        killpg(group, None) != Err(Errno::ESRCH)
+    }
+}

@@ -1,0 +1,223 @@
+//! Which command of the user's is to be run for which event, and when (contract, section 12). Pure, as the
+//! machine is: time is an argument, and what is to be done is the answer.
+//!
+//! Hooks run beside supervision: one at a time, each for so long, and what finds no room in the queue is
+//! counted.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::time::{Duration, Instant};
+
+use crate::report::Report;
+
+/// So many may wait.
+const QUEUE: usize = 16;
+/// So long one may run; and so long all together when everything else is over.
+const LIMIT: Duration = Duration::from_secs(10);
+/// So long the one for giving up may run.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(60);
+/// So long one that was killed is waited for: it may sleep uninterruptibly.
+const SETTLE: Duration = Duration::from_secs(1);
+/// What went wrong is told so often at most.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// Which option's command it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// `--on-event`.
+    Event,
+    /// `--on-give-up`.
+    GiveUp,
+}
+
+/// One run of a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Whose command.
+    pub which: Which,
+    /// The event's name.
+    pub event: &'static str,
+    /// What its environment has besides.
+    pub variables: Vec<(String, OsString)>,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Start this one; nothing else runs.
+    Start(Job),
+    /// Kill the one that runs: its time is over.
+    Kill,
+}
+
+/// The hooks that wait, and the one that runs.
+#[derive(Debug, Default)]
+pub struct Hooks {
+    on_event: bool,
+    on_give_up: bool,
+    queue: VecDeque<Job>,
+    running: Option<Running>,
+    give_up: Option<Job>,
+    /// Everything else is over; what waits may wait until then.
+    closing: Option<Instant>,
+    trouble: Trouble,
+    /// When it was last told of.
+    told: Option<Instant>,
+}
+
+/// How many hooks did not do what they were to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Found no room in the queue, or no time at the end.
+    pub dropped: u64,
+    /// Ended with another code than 0, or could not be started.
+    pub failed: u64,
+    /// Took too long.
+    pub killed: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// Its time is over then; or, when it was killed, our patience.
+    until: Instant,
+    killed: bool,
+}
+
+impl Hooks {
+    /// With these commands, or without.
+    #[must_use]
+    pub fn new(on_event: bool, on_give_up: bool) -> Self {
+        Self {
+            on_event,
+            on_give_up,
+            ..Self::default()
+        }
+    }
+
+    /// Takes an event, of the instance `name` that supervises `command`.
+    pub fn take(&mut self, report: &Report, name: &str, command: &[OsString]) {
+        let is_giving_up = matches!(report, Report::GivingUp { .. });
+        let is_for_hooks = is_giving_up
+            || matches!(
+                report,
+                Report::Started { .. } | Report::Exited { .. } | Report::HeartbeatTimeout { .. }
+            );
+        if !is_for_hooks || !(self.on_event || self.on_give_up) {
+            return;
+        }
+        let job = |which| Job {
+            which,
+            event: report.event(),
+            variables: variables(report, name, command),
+        };
+        if is_giving_up && self.on_give_up {
+            self.give_up = Some(job(Which::GiveUp));
+        }
+        if self.on_event {
+            if self.queue.len() < QUEUE {
+                self.queue.push_back(job(Which::Event));
+            } else {
+                self.trouble.dropped += 1;
+            }
+        }
+    }
+
+    /// Everything else is over: from `now` on what waits has a limited time, all together.
+    pub fn close(&mut self, now: Instant) {
+        self.closing.get_or_insert(now + LIMIT);
+    }
+
+    /// Nobody wants to wait for any of them.
+    pub fn abandon(&mut self, now: Instant) {
+        self.trouble.dropped += self.queue.len() as u64;
+        self.queue.clear();
+        self.give_up = None;
+        if let Some(running) = &mut self.running
+            && !running.killed
+        {
+            running.until = now;
+        }
+    }
+
+    /// What is to be done at `now`; ask again until it is nothing.
+    #[must_use]
+    pub fn step(&mut self, now: Instant) -> Option<Step> {
+        if let Some(running) = &mut self.running {
+            if now < running.until {
+                return None;
+            }
+            if !running.killed {
+                *running = Running {
+                    until: now + SETTLE,
+                    killed: true,
+                };
+                return Some(Step::Kill);
+            }
+            self.over(false);
+        }
+        if self.closing.is_some_and(|until| until <= now) {
+            self.trouble.dropped += self.queue.len() as u64;
+            self.queue.clear();
+        }
+        let (job, limit) = match self.queue.pop_front() {
+            Some(job) => (job, LIMIT),
+            None if self.closing.is_some() => (self.give_up.take()?, GIVE_UP_LIMIT),
+            None => return None,
+        };
+        let mut until = now + limit;
+        if let (Which::Event, Some(end)) = (job.which, self.closing) {
+            until = until.min(end);
+        }
+        self.running = Some(Running {
+            until,
+            killed: false,
+        });
+        Some(Step::Start(job))
+    }
+
+    /// The one that ran is over, well or not.
+    pub fn over(&mut self, well: bool) {
+        match self.running.take() {
+            Some(running) if running.killed => self.trouble.killed += 1,
+            Some(_) if !well => self.trouble.failed += 1,
+            Some(_) | None => {}
+        }
+    }
+
+    /// When [`Hooks::step`] is to be asked next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let running = self.running.as_ref().map(|running| running.until);
+        let told = self.told.filter(|_| self.trouble != Trouble::default());
+        let told = told.map(|told| told + TOLD_EVERY);
+        [running, told].into_iter().flatten().min()
+    }
+
+    /// Whether there is nothing left to wait for.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.running.is_none() && self.queue.is_empty() && self.give_up.is_none()
+    }
+
+    /// What went wrong, where that is to be told at `now`.
+    #[must_use]
+    pub fn trouble(&mut self, now: Instant) -> Option<Trouble> {
+        let soon = self.told.is_some_and(|told| now < told + TOLD_EVERY);
+        let is_last = self.closing.is_some() && self.is_done();
+        if self.trouble == Trouble::default() || soon && !is_last {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.trouble))
+    }
+}
+
+fn variables(report: &Report, name: &str, command: &[OsString]) -> Vec<(String, OsString)> {
+    let fields = report.fields(command).into_iter().map(|(key, value)| {
+        let key = key.to_uppercase();
+        (format!("SUPERVISOR_EVENT_{key}"), value.plain())
+    });
+    let event = ("SUPERVISOR_EVENT".to_owned(), report.event().into());
+    let name = ("SUPERVISOR_EVENT_NAME".to_owned(), name.into());
+    [event, name].into_iter().chain(fields).collect()
+}

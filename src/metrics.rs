@@ -1,0 +1,169 @@
+//! A file that Prometheus' node exporter reads (contract, section 12): written whole beside its place and
+//! renamed into it, only when something changed.
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use nix::libc::O_NOFOLLOW;
+
+use crate::clock;
+use crate::error::Error;
+use crate::pulse::Pulse;
+use crate::status::{Cause, Status};
+use crate::text::Quoted;
+
+/// The file, and what stands in it.
+pub struct Metrics {
+    path: PathBuf,
+    beside: PathBuf,
+    /// The instance's name, which needs no escape.
+    name: String,
+    written: String,
+    /// The run that began then, on the wall clock.
+    started: Option<(u64, f64)>,
+    /// The last write failed, which was told.
+    fails: bool,
+}
+
+impl Metrics {
+    /// For the instance `name`; nothing is written yet.
+    ///
+    /// # Errors
+    /// [`Error::MetricsRefused`] where `path` names something that is no regular file: it would be
+    /// replaced.
+    pub fn new(path: &Path, name: &str) -> Result<Self, Error> {
+        let refused = |found| Error::MetricsRefused {
+            path: path.to_owned(),
+            found,
+        };
+        // Where it is a link, what it leads to is replaced, and not the link.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(refused("no regular file"));
+        }
+        let Some(file) = path.file_name() else {
+            return Err(refused("no name of a file"));
+        };
+        let mut beside = std::ffi::OsString::from(".");
+        beside.push(file);
+        beside.push(format!(".{}", std::process::id()));
+        Ok(Self {
+            beside: path.with_file_name(beside),
+            path,
+            name: name.to_owned(),
+            written: String::new(),
+            started: None,
+            fails: false,
+        })
+    }
+
+    /// Writes the file, if there is news. Where it can't be written: one warning until it can again.
+    pub fn write(&mut self, now: Instant, status: &Status, pulse: Option<&Pulse>) {
+        if let Some(at) = status.started
+            && self.started.is_none_or(|(run, _)| run != status.run)
+        {
+            let since = clock::wall().checked_sub(now - at);
+            let since = since.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+            self.started = since.map(|since| (status.run, since.as_secs_f64()));
+        }
+        let started = self.started.map(|(_, at)| at);
+        let text = text(&self.name, status, started, pulse);
+        if text == self.written {
+            return;
+        }
+        match self.replace(&text) {
+            Ok(()) => {
+                self.fails = false;
+                self.written = text;
+            }
+            Err(error) => {
+                let _ = fs::remove_file(&self.beside);
+                if !std::mem::replace(&mut self.fails, true) {
+                    log::warn!(
+                        "metrics not written path={} error={}",
+                        Quoted::path(&self.path),
+                        Quoted::text(&error.to_string())
+                    );
+                }
+            }
+        }
+    }
+
+    fn replace(&self, text: &str) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        let mut file = options.custom_flags(O_NOFOLLOW).open(&self.beside)?;
+        file.write_all(text.as_bytes())?;
+        drop(file);
+        fs::rename(&self.beside, &self.path)
+    }
+}
+
+/// The text format of Prometheus, version 0.0.4.
+fn text(name: &str, status: &Status, started: Option<f64>, pulse: Option<&Pulse>) -> String {
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let mut metric = |metric: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+        if values.is_empty() {
+            return;
+        }
+        let _ = writeln!(text, "# HELP {metric} {help}\n# TYPE {metric} {kind}");
+        for (label, value) in values {
+            let _ = writeln!(text, "{metric}{{name=\"{name}\"{label}}} {value}");
+        }
+    };
+    let one = |value: f64| vec![(String::new(), value)];
+    let some = |value: Option<f64>| value.map(one).unwrap_or_default();
+    metric(
+        "supervisor_up",
+        "gauge",
+        "Whether the command runs (1) or not (0).",
+        &one(f64::from(u8::from(status.pid.is_some()))),
+    );
+    let restarts = Cause::ALL.map(|cause| {
+        let count = status.counts.of(cause);
+        (format!(",reason=\"{}\"", cause.name()), count as f64)
+    });
+    metric(
+        "supervisor_restarts_total",
+        "counter",
+        "Restarts of the command, by the reason for them.",
+        &restarts,
+    );
+    metric(
+        "supervisor_command_start_time_seconds",
+        "gauge",
+        "When the command was launched last, since the epoch.",
+        &some(started),
+    );
+    metric(
+        "supervisor_last_exit_code",
+        "gauge",
+        "How the command ended last: its code, or 128 + the signal that ended it.",
+        &some(status.last_exit.map(|ended| f64::from(ended.exit().0))),
+    );
+    metric(
+        "supervisor_backoff_delay_seconds",
+        "gauge",
+        "The delay before the next launch; 0 while none is waited for.",
+        &one(status.delay.as_secs_f64()),
+    );
+    metric(
+        "supervisor_heartbeats_total",
+        "counter",
+        "Heartbeats that were noticed.",
+        &some(pulse.map(|pulse| pulse.count() as f64)),
+    );
+    let tightest = pulse.and_then(Pulse::tightest_margin);
+    metric(
+        "supervisor_heartbeat_tightest_margin_seconds",
+        "gauge",
+        "The smallest time that was ever left between a heartbeat and its deadline.",
+        &some(tightest.map(|margin| margin.as_secs_f64())),
+    );
+    text
+}

@@ -1,0 +1,132 @@
+//! The command's `NOTIFY_SOCKET` (contract, section 9): beats without a file.
+//!
+//! It is a socket in the abstract namespace (unix(7)): it needs no directory, a command that became
+//! another user can reach it, and it is gone with us. So can everybody else in our network namespace,
+//! which is why each message's sender is looked at.
+
+mod message;
+
+use std::io;
+
+use mio::{Registry, Token};
+use nix::unistd::Pid;
+
+#[cfg(target_os = "linux")]
+use crate::sys;
+pub use message::Message;
+
+/// So many messages are taken at once: where they come faster, everything else has its turn, too.
+#[cfg(target_os = "linux")]
+const MESSAGES: usize = 64;
+
+/// The socket, and what was thrown away.
+pub struct NotifySocket {
+    #[cfg(target_os = "linux")]
+    socket: std::os::unix::net::UnixDatagram,
+    name: String,
+    /// Messages that were not acted upon: a stranger's, too long, or no text.
+    pub dropped: u64,
+    /// Not all that has come was taken.
+    pub has_more: bool,
+}
+
+/// Whose messages are taken, besides root's and our own user's: who the command is by now.
+pub type Command = Option<Pid>;
+
+#[cfg(target_os = "linux")]
+impl NotifySocket {
+    /// Opens it; `token` is told when there is something to take.
+    ///
+    /// # Errors
+    /// Where no socket can be had (descriptor limit).
+    pub fn open(registry: &Registry, token: Token) -> io::Result<Self> {
+        use std::hash::{BuildHasher, RandomState};
+        use std::os::fd::AsRawFd;
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+        use mio::Interest;
+        use nix::sys::socket::{setsockopt, sockopt};
+
+        let number = RandomState::new().hash_one(0u8);
+        let name = format!("supervisor/notify/{}/{number:016x}", std::process::id());
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
+        socket.set_nonblocking(true)?;
+        setsockopt(&socket, sockopt::PassCred, &true)?;
+        let raw = socket.as_raw_fd();
+        registry.register(&mut mio::unix::SourceFd(&raw), token, Interest::READABLE)?;
+        Ok(Self {
+            socket,
+            name,
+            dropped: 0,
+            has_more: false,
+        })
+    }
+
+    /// As it stands in `NOTIFY_SOCKET`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("@{}", self.name)
+    }
+
+    /// What the command has said since the last call; or, where `has_more` is true then, some of it.
+    pub fn take(&mut self, command: Command) -> Vec<Message> {
+        let mut messages = Vec::new();
+        self.has_more = true;
+        for _ in 0..MESSAGES {
+            match self.receive(command) {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => self.dropped += 1,
+                Err(nix::errno::Errno::EINTR) => {}
+                // Nothing more; nor is there anything that could be done about another failure.
+                Err(_) => {
+                    self.has_more = false;
+                    break;
+                }
+            }
+        }
+        messages
+    }
+
+    /// One message, or None for one that does not count. A descriptor that comes with it (`BARRIER=1`) is
+    /// closed by the kernel when the message is taken, which is what a barrier waits for.
+    fn receive(&self, command: Command) -> nix::Result<Option<Message>> {
+        // One more than the longest, so that a longer one shows.
+        let mut bytes = [0; message::LONGEST + 1];
+        let (length, sender) = sys::receive(&self.socket, &mut bytes)?;
+        let known = sender.is_some_and(|user| is_known(user, command));
+        Ok(known.then(|| Message::parse(&bytes[..length])).flatten())
+    }
+}
+
+/// Whether a user is root, ours or the command's.
+#[cfg(target_os = "linux")]
+fn is_known(user: u32, command: Command) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let is_commands = |command: Pid| {
+        let process = std::fs::metadata(format!("/proc/{command}"));
+        process.is_ok_and(|process| process.uid() == user)
+    };
+    user == 0 || user == nix::unistd::geteuid().as_raw() || command.is_some_and(is_commands)
+}
+
+/// There are no credentials to look at in the same way.
+#[cfg(not(target_os = "linux"))]
+impl NotifySocket {
+    /// # Errors
+    /// Always.
+    pub fn open(_: &Registry, _: Token) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// None.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.name.clone()
+    }
+
+    /// Nothing.
+    pub fn take(&mut self, _: Command) -> Vec<Message> {
+        Vec::new()
+    }
+}
