@@ -315,12 +315,12 @@ impl Command {
         }
     }
 
-    /// Visits the command's processes, itself first, until the visitor has had enough.
-    pub fn visit(&self, mut visitor: impl FnMut(Pid) -> bool) {
-        if self.listed {
-            kin::visit_while(&self.strangers, |process| visitor(process.pid));
-        } else if let Some(pid) = self.pid() {
-            visitor(pid);
+    /// Names the command's processes, itself first, for as long as `goes_on`.
+    pub fn name(&self, mut goes_on: impl FnMut() -> bool, mut visitor: impl FnMut(Pid)) {
+        match self.pid() {
+            Some(pid) if self.listed => kin::name(&self.strangers, pid, goes_on, visitor),
+            Some(pid) if goes_on() => visitor(pid),
+            Some(_) | None => {}
         }
     }
 

@@ -89,6 +89,12 @@ impl Flood {
         Vec::new()
     }
 
+    /// Whether the present run is one of too many: then what is known of it besides is not told either.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// How many lines were left out since the last call.
     #[must_use]
     pub fn left_out(&mut self) -> u64 {

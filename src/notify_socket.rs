@@ -1,11 +1,11 @@
-//! The command's `NOTIFY_SOCKET` (contract, section 9): beats without a file.
-//!
-//! It is a socket in the abstract namespace (unix(7)): it needs no directory, a command that became
-//! another user can reach it, and it is gone with us. So can everybody else in our network namespace,
-//! which is why each message's sender is looked at.
+//! The command's `NOTIFY_SOCKET` (contract, section 9): beats without a file. Anybody may write to it who
+//! finds it, which is why each message's sender is looked at.
 
 mod message;
+#[cfg(target_os = "linux")]
+mod place;
 
+use std::ffi::OsString;
 use std::io;
 
 use mio::{Registry, Token};
@@ -23,7 +23,8 @@ const MESSAGES: usize = 64;
 pub struct NotifySocket {
     #[cfg(target_os = "linux")]
     socket: std::os::unix::net::UnixDatagram,
-    name: String,
+    #[cfg(target_os = "linux")]
+    place: place::Place,
     /// Messages that were not acted upon: a stranger's, too long, or no text.
     pub dropped: u64,
     /// Not all that has come was taken.
@@ -40,24 +41,19 @@ impl NotifySocket {
     /// # Errors
     /// Where no socket can be had (descriptor limit).
     pub fn open(registry: &Registry, token: Token) -> io::Result<Self> {
-        use std::hash::{BuildHasher, RandomState};
         use std::os::fd::AsRawFd;
-        use std::os::linux::net::SocketAddrExt;
-        use std::os::unix::net::{SocketAddr, UnixDatagram};
 
         use mio::Interest;
         use nix::sys::socket::{setsockopt, sockopt};
 
-        let number = RandomState::new().hash_one(0u8);
-        let name = format!("supervisor/notify/{}/{number:016x}", std::process::id());
-        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
+        let (place, socket) = place::Place::bind()?;
         socket.set_nonblocking(true)?;
         setsockopt(&socket, sockopt::PassCred, &true)?;
         let raw = socket.as_raw_fd();
         registry.register(&mut mio::unix::SourceFd(&raw), token, Interest::READABLE)?;
         Ok(Self {
             socket,
-            name,
+            place,
             dropped: 0,
             has_more: false,
         })
@@ -65,8 +61,8 @@ impl NotifySocket {
 
     /// As it stands in `NOTIFY_SOCKET`.
     #[must_use]
-    pub fn address(&self) -> String {
-        format!("@{}", self.name)
+    pub fn address(&self) -> OsString {
+        self.place.address.clone()
     }
 
     /// What the command has said since the last call; or, where `has_more` is true then, some of it.
@@ -121,8 +117,8 @@ impl NotifySocket {
 
     /// None.
     #[must_use]
-    pub fn address(&self) -> String {
-        self.name.clone()
+    pub fn address(&self) -> OsString {
+        OsString::new()
     }
 
     /// Nothing.

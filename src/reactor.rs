@@ -288,9 +288,11 @@ impl Reactor {
                     None => {}
                 },
                 Action::Diagnose => {
-                    let mut diagnosis = Diagnosis::begin();
-                    self.command.visit(|pid| diagnosis.process(pid));
-                    diagnosis.finish();
+                    if !self.flood.is_holding() {
+                        let (command, diagnosis) = (&self.command, Diagnosis::begin());
+                        command.name(|| diagnosis.has_room(), |pid| diagnosis.process(pid));
+                        diagnosis.finish();
+                    }
                 }
                 Action::Forward(signal) => self.command.forward(signal),
                 Action::Suspend => answers.extend(self.suspend()?),

@@ -6,6 +6,7 @@
 //! beat | append | touch | touch-at SECONDS | truncate | rename | poke  (beats)
 //! read | chmod | delete | neighbour                                    (none)
 //! exit N | stop | trap SIGNAL.. | child | stubborn-child
+//! notify LINES (as sd_notify does it; `\n` between them)
 //! env NAME | environ | group | fds | write FILE TEXT
 //! ```
 #![allow(
@@ -110,6 +111,10 @@ impl Puppet {
                         say(&format!("got {signal}"));
                     }
                 });
+            }
+            "notify" => {
+                let lines = rest.replace("\\n", "\n");
+                sd_notify::notify(&[sd_notify::NotifyState::Custom(&lines)]).unwrap();
             }
             "child" => grandchild("sleeper"),
             "stubborn-child" => grandchild("stubborn-sleeper"),

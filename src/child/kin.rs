@@ -6,7 +6,7 @@
 //! until we reap it. Any other number can be given out again between being read and being used: so the
 //! process is held by a pidfd first, and then looked at again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
@@ -302,14 +302,6 @@ impl Strangers {
 /// Visits every descendant of this process but the strangers and theirs, parents before their
 /// children. Those that are born or adopted meanwhile may be missed: visit again until nobody new is met.
 pub fn visit(strangers: &Strangers, mut visitor: impl FnMut(&Process)) {
-    visit_while(strangers, |process| {
-        visitor(process);
-        true
-    });
-}
-
-/// The same, until the visitor has had enough.
-pub fn visit_while(strangers: &Strangers, mut visitor: impl FnMut(&Process) -> bool) {
     let listing = Listing::new();
     let mut path: Vec<(Option<Process>, IntoIter<Pid>)> = Vec::new();
     path.push((None, listing.own().into_iter()));
@@ -326,11 +318,45 @@ pub fn visit_while(strangers: &Strangers, mut visitor: impl FnMut(&Process) -> b
         }
         // Read before the visitor, who may be its end.
         let below = listing.of(pid);
-        if !visitor(&process) {
-            return;
-        }
+        visitor(&process);
         if !below.is_empty() {
             path.push((Some(process), below.into_iter()));
+        }
+    }
+}
+
+/// Names `command`, then those below it and its orphans, for as long as `goes_on`: only to look at them, for
+/// a number may be another's by then. Where the kernel has no lists of children it is `command` alone.
+pub fn name(
+    strangers: &Strangers,
+    command: Pid,
+    mut goes_on: impl FnMut() -> bool,
+    mut visitor: impl FnMut(Pid),
+) {
+    let mut next = VecDeque::from([command]);
+    let mut orphans = true;
+    while goes_on() {
+        let Some(pid) = next.pop_front() else {
+            if !std::mem::take(&mut orphans) {
+                return;
+            }
+            let others = read_children(&own_children()).into_iter();
+            let others = others.filter(|pid| *pid != command);
+            let others = others.filter_map(|pid| Process::find(pid, None));
+            next.extend(
+                others
+                    .filter(|other| !strangers.has(other))
+                    .map(|other| other.pid),
+            );
+            continue;
+        };
+        visitor(pid);
+        let tasks = format!("/proc/{pid}/task");
+        for thread in numbers(&tasks) {
+            if !goes_on() {
+                return;
+            }
+            next.extend(read_children(&format!("{tasks}/{thread}/children")));
         }
     }
 }

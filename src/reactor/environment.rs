@@ -26,7 +26,7 @@ pub fn inherited(is_own_variable: fn(&OsStr) -> bool) -> Variables {
 pub fn of_the_command(
     config: &Config,
     heartbeat_file: Option<&Path>,
-    notify_socket: Option<String>,
+    notify_socket: Option<OsString>,
 ) -> Variables {
     let mut variables = inherited(config.is_own_variable);
     let mut set = |name: &str, value: OsString| {
@@ -43,7 +43,7 @@ pub fn of_the_command(
     }
     if let Some(address) = notify_socket {
         let microseconds = heartbeat.timeout.as_micros().max(1).to_string();
-        set("NOTIFY_SOCKET", address.into());
+        set("NOTIFY_SOCKET", address);
         set("WATCHDOG_USEC", microseconds.into());
     }
     variables

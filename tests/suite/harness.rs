@@ -72,6 +72,21 @@ pub fn runtime_directory() -> PathBuf {
     std::env::temp_dir().join(name)
 }
 
+/// What `--status NAME --json` answers.
+pub fn instance(name: &str) -> serde_json::Value {
+    let mut call = Command::new(supervisor());
+    call.env("SUPERVISOR_RUNTIME_DIR", runtime_directory());
+    let answer = call.args(["--json", "--status", name]).output().unwrap();
+    serde_json::from_slice(&answer.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&answer.stderr)))
+}
+
+/// A name for an instance that no other test has.
+pub fn new_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("instance-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// A directory that goes with the test.
 pub struct Directory(PathBuf);
 
