@@ -221,3 +221,170 @@ fn variables(report: &Report, name: &str, command: &[OsString]) -> Vec<(String, 
     let name = ("SUPERVISOR_EVENT_NAME".to_owned(), name.into());
     [event, name].into_iter().chain(fields).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::{Ended, Exit};
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn started(run: u64) -> Report {
+        Report::Started { pid: 42, run }
+    }
+
+    fn giving_up() -> Report {
+        Report::GivingUp {
+            restarts: 3,
+            code: Exit(7),
+        }
+    }
+
+    fn both() -> (Hooks, Instant) {
+        (Hooks::new(true, true), crate::clock::now())
+    }
+
+    fn take(hooks: &mut Hooks, report: &Report) {
+        hooks.take(report, "web", &["sh".into()]);
+    }
+
+    /// The event of the job that is to be started now.
+    fn starts(hooks: &mut Hooks, now: Instant) -> Option<(Which, &'static str)> {
+        match hooks.step(now)? {
+            Step::Start(job) => Some((job.which, job.event)),
+            Step::Kill => panic!("killed"),
+        }
+    }
+
+    #[test]
+    fn one_runs_at_a_time_in_the_order_of_the_events() {
+        let (mut hooks, now) = both();
+        assert_eq!((hooks.step(now), hooks.deadline()), (None, None));
+        let exited = Report::Exited {
+            pid: 42,
+            ended: Ended::Code(0),
+            uptime: S,
+            margin: None,
+        };
+        for report in [started(1), exited] {
+            take(&mut hooks, &report);
+        }
+        assert_eq!(starts(&mut hooks, now), Some((Which::Event, "started")));
+        assert_eq!(hooks.step(now), None);
+        assert_eq!(hooks.deadline(), Some(now + LIMIT));
+        hooks.over(true);
+        assert_eq!(starts(&mut hooks, now), Some((Which::Event, "exited")));
+        hooks.over(true);
+        assert!(hooks.is_done());
+    }
+
+    #[test]
+    fn only_the_events_of_the_contract_are_for_hooks_and_only_where_there_are_any() {
+        let (mut hooks, _) = both();
+        let signal = Report::LeftBehind { pid: 42 };
+        take(&mut hooks, &signal);
+        assert!(hooks.is_done());
+        let mut none = Hooks::new(false, false);
+        take(&mut none, &giving_up());
+        assert!(none.is_done());
+        let mut at_the_end = Hooks::new(false, true);
+        take(&mut at_the_end, &started(1));
+        assert!(at_the_end.is_done());
+    }
+
+    #[test]
+    fn one_that_takes_too_long_is_killed_once_and_waited_for_a_moment() {
+        let (mut hooks, now) = both();
+        for run in 1..=2 {
+            take(&mut hooks, &started(run));
+        }
+        assert!(hooks.step(now).is_some());
+        assert_eq!(hooks.step(now + LIMIT - S), None);
+        assert_eq!(hooks.step(now + LIMIT), Some(Step::Kill));
+        assert_eq!(hooks.step(now + LIMIT), None);
+        // It can't die, and the next one has its turn.
+        let then = now + LIMIT + SETTLE;
+        assert!(starts(&mut hooks, then).is_some());
+        let trouble = hooks.trouble(then).unwrap();
+        assert_eq!((trouble.killed, trouble.failed), (1, 0));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_told_at_once_and_then_not_often() {
+        let (mut hooks, now) = both();
+        for run in 0..QUEUE as u64 + 5 {
+            take(&mut hooks, &started(run));
+        }
+        assert_eq!(hooks.trouble(now).unwrap().dropped, 5);
+        take(&mut hooks, &started(99));
+        assert_eq!(hooks.trouble(now + S), None);
+        assert_eq!(hooks.deadline(), Some(now + TOLD_EVERY));
+        assert_eq!(hooks.trouble(now + TOLD_EVERY).unwrap().dropped, 1);
+        assert_eq!(hooks.trouble(now + TOLD_EVERY * 2), None);
+    }
+
+    #[test]
+    fn at_the_end_what_waits_has_ten_seconds_all_together_and_giving_up_sixty() {
+        let (mut hooks, now) = both();
+        for run in 1..=3 {
+            take(&mut hooks, &started(run));
+        }
+        take(&mut hooks, &giving_up());
+        assert!(hooks.step(now).is_some());
+        hooks.close(now + S);
+        let end = now + S + LIMIT;
+        hooks.over(true);
+        assert!(starts(&mut hooks, now + S * 9).is_some());
+        assert_eq!(hooks.deadline(), Some(end), "not ten seconds of its own");
+        assert_eq!(hooks.step(end), Some(Step::Kill));
+        hooks.over(true);
+        assert_eq!(starts(&mut hooks, end), Some((Which::GiveUp, "giving up")));
+        assert_eq!(hooks.deadline(), Some(end + GIVE_UP_LIMIT));
+        hooks.over(true);
+        assert!(hooks.is_done());
+        let trouble = hooks.trouble(end).unwrap();
+        assert_eq!((trouble.dropped, trouble.killed), (2, 1));
+    }
+
+    #[test]
+    fn giving_up_has_its_turn_last_and_not_before_the_end() {
+        let (mut hooks, now) = both();
+        take(&mut hooks, &giving_up());
+        assert_eq!(starts(&mut hooks, now), Some((Which::Event, "giving up")));
+        hooks.over(true);
+        assert_eq!(hooks.step(now), None);
+        assert!(!hooks.is_done());
+        hooks.close(now);
+        assert_eq!(starts(&mut hooks, now), Some((Which::GiveUp, "giving up")));
+    }
+
+    #[test]
+    fn nobody_waits_for_what_was_abandoned() {
+        let (mut hooks, now) = both();
+        take(&mut hooks, &started(1));
+        take(&mut hooks, &giving_up());
+        assert!(hooks.step(now).is_some());
+        hooks.close(now);
+        hooks.abandon(now + S);
+        assert_eq!(hooks.step(now + S), Some(Step::Kill));
+        hooks.over(true);
+        assert!(hooks.is_done());
+    }
+
+    #[test]
+    fn a_hook_finds_the_fields_of_its_event() {
+        let (mut hooks, now) = both();
+        take(&mut hooks, &giving_up());
+        let Some(Step::Start(job)) = hooks.step(now) else {
+            panic!("nothing to start");
+        };
+        let expected = [
+            ("SUPERVISOR_EVENT", "giving up"),
+            ("SUPERVISOR_EVENT_NAME", "web"),
+            ("SUPERVISOR_EVENT_RESTARTS", "3"),
+            ("SUPERVISOR_EVENT_CODE", "7"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.into()));
+        assert_eq!(job.variables, expected);
+    }
+}

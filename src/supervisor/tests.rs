@@ -3,6 +3,7 @@
 mod lives;
 mod properties;
 mod scenarios;
+mod steered;
 
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::SETTLE;
+use super::super::{Notice, SETTLE, Wish};
 use super::*;
 
 /// What the world may do next.
@@ -24,6 +24,9 @@ enum Step {
     Pause(u64),
     Forward,
     FailLaunches(usize),
+    Notified(Notice),
+    Restart,
+    Hold(bool),
     /// What can reach the machine at any time without meaning anything.
     Stray(Stray),
 }
@@ -56,8 +59,23 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..100_000u64).prop_map(Step::Pause),
         1 => Just(Step::Forward),
         1 => (1..4usize).prop_map(Step::FailLaunches),
+        2 => notice().prop_map(Step::Notified),
+        1 => Just(Step::Restart),
+        1 => any::<bool>().prop_map(Step::Hold),
         1 => prop::sample::select(vec![Stray::Timeout, Stray::Looked, Stray::OldBeat, Stray::Cleared])
             .prop_map(Step::Stray),
+    ]
+}
+
+fn notice() -> impl Strategy<Value = Notice> {
+    let time =
+        || prop_oneof![9 => 1..60_000u64, 1 => Just(LONGEST)].prop_map(Duration::from_millis);
+    prop_oneof![
+        Just(Notice::Ready),
+        prop::option::of(time()).prop_map(Notice::Timeout),
+        time().prop_map(Notice::Extend),
+        Just(Notice::Ending),
+        Just(Notice::Hung),
     ]
 }
 
@@ -104,6 +122,11 @@ struct World {
     leftovers: bool,
     terminated_at: Option<Instant>,
     stops: u32,
+    /// The timeout of this run; None: it wants none.
+    timeout: Option<Duration>,
+    /// It has said itself that it hangs.
+    confessed: bool,
+    held: bool,
 }
 
 impl World {
@@ -117,6 +140,9 @@ impl World {
             leftovers: false,
             terminated_at: None,
             stops: 0,
+            timeout: None,
+            confessed: false,
+            held: false,
         };
         world.check();
         world
@@ -168,6 +194,23 @@ impl World {
             }),
             Step::FailLaunches(count) => self.sim.failing = vec![SpawnFailure::NotFound; count],
             Step::Cleared => {}
+            Step::Notified(notice) => {
+                match notice {
+                    Notice::Ready | Notice::Ending if self.alive => self.last_sign = self.sim.now,
+                    Notice::Timeout(timeout) if self.alive => self.timeout = timeout,
+                    Notice::Hung => self.confessed = self.alive,
+                    Notice::Ready | Notice::Ending | Notice::Timeout(_) | Notice::Extend(_) => {}
+                }
+                self.sim.tell(Event::Notified(notice));
+                self.check();
+                self.confessed = false;
+            }
+            Step::Restart => self.sim.tell(Event::Asked(Wish::Restart)),
+            Step::Hold(held) => {
+                self.held = held;
+                let wish = if held { Wish::Hold } else { Wish::Release };
+                self.sim.tell(Event::Asked(wish));
+            }
             Step::Stray(Stray::Timeout) => self.sim.tell(Event::Timeout),
             Step::Stray(Stray::Looked) => self.sim.tell(Event::Looked),
             Step::Stray(Stray::OldBeat) => {
@@ -213,11 +256,14 @@ impl World {
                     self.alive = true;
                     self.leftovers = false;
                     self.terminated_at = None;
+                    self.timeout = self.policy.heartbeat.map(|heartbeat| heartbeat.timeout);
                     self.last_sign = self.sim.now;
                 }
                 "hung" => {
-                    let timeout = self.policy.heartbeat.unwrap().timeout;
-                    assert!(self.sim.now - self.last_sign >= timeout, "killed early");
+                    assert!(!self.held, "killed under a debugger's hands");
+                    let timeout = self.timeout.expect("it wanted no deadline");
+                    let silent = self.sim.now - self.last_sign;
+                    assert!(self.confessed || silent >= timeout, "killed early");
                 }
                 "TERM" => {
                     // Once more after the end of the command itself, to those born since.
