@@ -193,3 +193,30 @@ fn a_hundred_restarts_leave_threads_and_descriptors_as_they_were() {
     }
     assert_eq!(before, [count(run.pid(), "task"), count(run.pid(), "fd")]);
 }
+
+#[test]
+fn with_everything_on_all_threads_sleep_between_events() {
+    let options = [
+        "--enable-heartbeat",
+        "--heartbeat-file",
+        "hb",
+        "--sd-notify",
+        "--timeout",
+        "100",
+        "--on-event",
+        "true",
+        "--on-give-up",
+        "true",
+        "--metrics-file",
+        "m.prom",
+    ];
+    let name = new_name();
+    let mut run = Setup::puppet(&[&options[..], &["--name", &name]].concat()).start();
+    run.ready();
+    run.tell("beat");
+    run.tell("notify READY=1\\nWATCHDOG=1");
+    instance(&name);
+    let [before, after] = idle_for(run.pid(), Duration::from_secs(2));
+    assert_eq!(before.len(), 3, "{before:?}");
+    assert_eq!(before, after);
+}
