@@ -38,7 +38,7 @@ MAY_USE = {
     "logging": DATA,
     "notify_socket": DATA | {"sys"},
     "diagnose": DATA,
-    "control": DATA,
+    "control": DATA | {"sys"},
     "metrics": DATA,
     "manager": DATA,
     # The other side of the control socket.

@@ -244,11 +244,12 @@ impl Command {
             // The group is all that there is to ask.
             return killpg(pid, None) == Err(Errno::ESRCH);
         }
-        if self.unknown_strangers || self.helper.is_some() && !self.listed {
+        let had_helpers = !self.strangers.helpers_mark.is_empty();
+        if self.unknown_strangers || had_helpers && !self.listed {
             return !sys::has_children(Some(pid));
         }
-        // Every orphan of it is our child; and so may be those who were there before, and a helper.
-        let are_others = self.strangers.are_there() || self.helper.is_some();
+        // Every orphan of it is our child; and so may be those who were there before, and helpers.
+        let are_others = self.strangers.are_there() || had_helpers;
         childless || are_others && self.is_nobody_left()
     }
 
@@ -315,13 +316,17 @@ impl Command {
         }
     }
 
-    /// Names the command's processes, itself first, for as long as `goes_on`.
-    pub fn name(&self, mut goes_on: impl FnMut() -> bool, mut visitor: impl FnMut(Pid)) {
-        match self.pid() {
-            Some(pid) if self.listed => kin::name(&self.strangers, pid, goes_on, visitor),
-            Some(pid) if goes_on() => visitor(pid),
-            Some(_) | None => {}
+    /// Names the command's processes, itself first, for as long as `goes_on`; where they can't be known, none.
+    pub fn name(&self, goes_on: impl FnMut() -> bool, visitor: impl FnMut(Pid)) {
+        if let (Some(pid), true) = (self.pid(), self.listed) {
+            kin::name(&self.strangers, pid, goes_on, visitor);
         }
+    }
+
+    /// Whether `/proc` shows the command, and not another process that has its number elsewhere.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed
     }
 
     /// How many have been told `word` who had not been.

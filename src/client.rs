@@ -100,27 +100,26 @@ fn list(form: Form) -> Result<Exit, Failure> {
 fn ask_all(place: &Place, names: &[String], until: Instant) -> Vec<Value> {
     let asked: Vec<_> = names
         .iter()
-        .filter_map(|name| match connect(place, name) {
-            Ok(stream) => Some((name, ask(stream, Request::Status))),
-            Err(error) => {
-                // One that was killed, or has ended just now, is none.
-                place.holder(name).map(|_| (name, Err(error)))
-            }
+        .map(|name| {
+            let stream = connect(place, name);
+            (name, stream.and_then(|stream| ask(stream, Request::Status)))
         })
         .collect();
-    asked
-        .into_iter()
-        .map(|(name, stream)| {
-            let answer = stream.and_then(|stream| read(stream, Some(until)));
-            match answer.and_then(instance) {
-                Ok(instance) => instance,
-                Err(error) => {
-                    let pid = place.holder(name).flatten();
-                    json!({ "name": name, "pid": pid, "error": error.to_string() })
+    let answers = asked.into_iter().filter_map(|(name, stream)| {
+        let answer = stream.and_then(|stream| read(stream, Some(until)));
+        match answer.and_then(instance) {
+            Ok(instance) => Some(instance),
+            Err(error) => match place.holder(name) {
+                Some(pid) => Some(json!({ "name": name, "pid": pid, "error": error.to_string() })),
+                // One that was killed, or has ended just now, is none.
+                None => {
+                    place.clear(name);
+                    None
                 }
-            }
-        })
-        .collect()
+            },
+        }
+    });
+    answers.collect()
 }
 
 fn one(verb: Verb, name: &str, form: Form) -> Result<Exit, Failure> {
@@ -133,10 +132,10 @@ fn one(verb: Verb, name: &str, form: Form) -> Result<Exit, Failure> {
     };
     // Also before what may take long: whether it answers at all.
     let until = Some(clock::now() + PATIENCE);
-    let before = converse(place, name, Request::Status, until).map_err(silent)?;
+    let instance = converse(place, name, Request::Status, until).and_then(instance);
+    let instance = instance.map_err(silent)?;
     let request = match verb {
         Verb::Status => {
-            let instance = instance(before).map_err(silent)?;
             print(&match form {
                 Form::Json => format!("{instance}\n"),
                 Form::Text => show::one(&instance),
@@ -156,13 +155,12 @@ fn one(verb: Verb, name: &str, form: Form) -> Result<Exit, Failure> {
     };
     let answer = converse(place, name, request, None);
     if verb == Verb::Stop {
-        // The connection has closed with the process.
-        return answer
-            .map(|_| Exit::SUCCESS)
-            .or_else(|error| match place.holder(name) {
-                None => Ok(Exit::SUCCESS),
-                Some(_) => Err(Failure::silent(name, &error.to_string())),
-            });
+        // It hangs up with its end, whether it has answered or was killed. By now its name may be another's.
+        let pid = instance["pid"].as_i64();
+        return match place.holder(name).map(i64::from) {
+            holder if holder.is_none() || holder != pid => Ok(Exit::SUCCESS),
+            _ => Err(Failure::silent(name, "it did not end")),
+        };
     }
     match answer.map_err(silent)?.get("error").and_then(Value::as_str) {
         Some(error) => Err(Failure {

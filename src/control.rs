@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::error::Error;
 use crate::exit::Exit;
@@ -26,10 +27,10 @@ use protocol::{LONGEST_REQUEST, Request};
 
 /// So many are taken in at once, before everything else has its turn.
 const AT_ONCE: usize = 8;
-/// So many may be connected; the next ones wait outside.
-const CLIENTS: usize = 64;
-/// So many of these may wait for something to become so.
-const WAITERS: usize = 32;
+/// So many may be connected, but never more than a part of the descriptors that there are: supervision
+/// needs some, too. The next ones wait outside.
+const CLIENTS: usize = 128;
+const PART_OF_DESCRIPTORS: u64 = 8;
 /// So long a client may take to ask.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -41,11 +42,12 @@ pub struct Control {
     listener: UnixListener,
     socket: PathBuf,
     /// Held for as long as we live; and released after the socket is gone.
-    _lock: Lock,
+    lock: Lock,
     registry: Registry,
     /// The listener's token; those of the clients follow.
     first: usize,
     clients: BTreeMap<usize, Client>,
+    most: usize,
     next: usize,
     /// There are more to be taken in.
     pub has_more: bool,
@@ -62,6 +64,8 @@ struct Client {
 enum Asks {
     /// This came so far; the rest has to come until then.
     Reading(Vec<u8>, Instant),
+    /// It has asked, and is to be answered or to wait.
+    Asked,
     /// It waits for this.
     Waiting(Request, u64),
 }
@@ -93,7 +97,7 @@ impl Control {
             without("neither SUPERVISOR_RUNTIME_DIR nor XDG_RUNTIME_DIR is set");
             return Ok(None);
         };
-        let claim = place.prepare().and_then(|()| place.claim(name));
+        let claim = place.prepare().and_then(|()| place.claim_patiently(name));
         let lock = match claim {
             Ok(Claim::Ours(lock)) => lock,
             Ok(Claim::Held(_)) if is_default => {
@@ -127,10 +131,11 @@ impl Control {
         Ok(Self {
             listener,
             socket: socket.to_owned(),
-            _lock: lock,
+            lock,
             registry,
             first,
             clients: BTreeMap::new(),
+            most: most_clients(),
             next: first + LISTENER + 1,
             has_more: false,
             is_full: false,
@@ -162,7 +167,7 @@ impl Control {
 
     fn accept(&mut self, now: Instant, asked: &mut Vec<Asked>) {
         for _ in 0..AT_ONCE {
-            if self.clients.len() >= CLIENTS && !self.make_room() {
+            if self.clients.len() >= self.most && !self.make_room() {
                 self.is_full = true;
                 self.has_more = false;
                 return;
@@ -170,8 +175,11 @@ impl Control {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => {
-                    self.has_more = false;
+                Err(error) => {
+                    // Where there are no descriptors, one will be free when a client goes.
+                    let is_over = error.kind() == io::ErrorKind::WouldBlock;
+                    self.is_full = !is_over;
+                    self.has_more = !is_over && self.make_room();
                     return;
                 }
             };
@@ -182,24 +190,20 @@ impl Control {
             self.next += 1;
             let state = Asks::Reading(Vec::new(), now + PATIENCE);
             self.clients.insert(client, Client { stream, by, state });
-            match self.read(client) {
-                Some(request) => asked.push(request),
-                None => self.register(client),
-            }
+            // What it says later, and its end, are heard of.
+            asked.extend(self.read(client));
+            self.register(client);
         }
     }
 
     /// Lets the one go that has taken longest to ask.
     fn make_room(&mut self) -> bool {
-        let slowest = self.clients.iter().find(|(_, client)| match client.state {
-            Asks::Reading(..) => true,
-            Asks::Waiting(..) => false,
-        });
+        let reading = |client: &Client| matches!(client.state, Asks::Reading(..));
+        let slowest = self.clients.iter().find(|(_, client)| reading(client));
         let slowest = slowest.map(|(client, _)| *client);
         slowest.is_some_and(|client| self.remove(client).is_some())
     }
 
-    /// One that has not asked yet is heard of when it does.
     fn register(&mut self, client: usize) {
         if let Some(found) = self.clients.get_mut(&client) {
             let stream = &mut found.stream;
@@ -218,7 +222,10 @@ impl Control {
     fn read(&mut self, client: usize) -> Option<Asked> {
         let found = self.clients.get_mut(&client)?;
         let Asks::Reading(line, _) = &mut found.state else {
-            // Whatever it says, or if it has gone: it is answered when there is an answer.
+            // There is nothing more to say, but it may be gone.
+            if matches!(found.stream.read(&mut [0; LONGEST_REQUEST]), Ok(0)) {
+                self.remove(client);
+            }
             return None;
         };
         let mut bytes = [0; LONGEST_REQUEST];
@@ -236,6 +243,7 @@ impl Control {
                 match Request::parse(&line[..end]) {
                     Ok(request) => {
                         let by = found.by;
+                        found.state = Asks::Asked;
                         return Some(Asked {
                             client,
                             by,
@@ -271,11 +279,6 @@ impl Control {
 
     /// Has a client wait for what `request` asks: of a run after `run`, where that matters.
     pub fn wait(&mut self, client: usize, request: Request, run: u64) {
-        let waiting = self.clients.values();
-        let waiting = waiting.filter(|client| matches!(client.state, Asks::Waiting(..)));
-        if waiting.count() >= WAITERS {
-            return self.answer(client, &protocol::refused("too many wait already"));
-        }
         if let Some(found) = self.clients.get_mut(&client) {
             found.state = Asks::Waiting(request, run);
         }
@@ -287,7 +290,7 @@ impl Control {
         let waiting = self.clients.iter();
         let waiting = waiting.filter_map(|(client, found)| match found.state {
             Asks::Waiting(request, run) => Some((*client, request, run)),
-            Asks::Reading(..) => None,
+            Asks::Reading(..) | Asks::Asked => None,
         });
         waiting.collect()
     }
@@ -298,7 +301,7 @@ impl Control {
         let all = self.clients.values();
         let all = all.filter_map(|client| match client.state {
             Asks::Reading(_, until) => Some(until),
-            Asks::Waiting(..) => None,
+            Asks::Waiting(..) | Asks::Asked => None,
         });
         all.min()
     }
@@ -316,8 +319,11 @@ impl Control {
         }
     }
 
+    /// What stands in a directory that was made anew is another's.
     fn unlist(&self) {
-        let _ = fs::remove_file(&self.socket);
+        if self.lock.is_current() {
+            let _ = fs::remove_file(&self.socket);
+        }
     }
 
     /// The end. Who waits for it is answered, and sees that we are gone when the connection closes, which
@@ -343,6 +349,11 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.unlist();
     }
+}
+
+fn most_clients() -> usize {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(limit / PART_OF_DESCRIPTORS).map_or(CLIENTS, |part| part.clamp(1, CLIENTS))
 }
 
 /// The process id of a client, if it is one of ours or root's (unix(7), `SO_PEERCRED`).

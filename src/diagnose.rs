@@ -91,8 +91,14 @@ impl Diagnosis {
         }
     }
 
-    /// Tells of the threads that are still to be told of, as far as there is time, and of what was not.
-    pub fn finish(self) {
+    /// Tells of the threads that are still to be told of, as far as there is time, and of what was not; and
+    /// where the command is not listed in `/proc`, that.
+    pub fn finish(self, is_listed: bool) {
+        if !is_listed {
+            self.tell(
+                "hung hint=\"what it is doing can't be seen: /proc is missing, or shows others\"",
+            );
+        }
         for (pid, tid) in self.others.take() {
             self.thread(pid, tid);
             if self.cut.get() {

@@ -60,6 +60,9 @@ pub struct Hooks {
     give_up: Option<Job>,
     /// Everything else is over; what waits may wait until then.
     closing: Option<Instant>,
+    /// A signal has asked for the end before; or since.
+    is_stopped: bool,
+    hurried: bool,
     trouble: Trouble,
     /// When it was last told of.
     told: Option<Instant>,
@@ -80,6 +83,7 @@ pub struct Trouble {
 struct Running {
     /// Its time is over then; or, when it was killed, our patience.
     until: Instant,
+    which: Which,
     killed: bool,
 }
 
@@ -122,21 +126,30 @@ impl Hooks {
         }
     }
 
-    /// Everything else is over: from `now` on what waits has a limited time, all together.
-    pub fn close(&mut self, now: Instant) {
+    /// Everything else is over, because a signal asked for it or not: from `now` on what waits has a limited
+    /// time, all together.
+    pub fn close(&mut self, now: Instant, is_stopped: bool) {
+        self.is_stopped = is_stopped;
         self.closing.get_or_insert(now + LIMIT);
     }
 
-    /// Nobody wants to wait for any of them.
-    pub fn abandon(&mut self, now: Instant) {
+    /// Everything else is over, and somebody wants us to end: the hooks of events are not waited for, and at
+    /// the second time none is. What is done about it, in a word.
+    pub fn hurry(&mut self, now: Instant) -> &'static str {
+        let again = self.hurried || self.is_stopped;
+        self.hurried = true;
         self.trouble.dropped += self.queue.len() as u64;
         self.queue.clear();
-        self.give_up = None;
+        if again {
+            self.trouble.dropped += u64::from(self.give_up.take().is_some());
+        }
         if let Some(running) = &mut self.running
             && !running.killed
+            && (again || running.which == Which::Event)
         {
             running.until = now;
         }
+        if again { "kill" } else { "stop" }
     }
 
     /// What is to be done at `now`; ask again until it is nothing.
@@ -147,10 +160,8 @@ impl Hooks {
                 return None;
             }
             if !running.killed {
-                *running = Running {
-                    until: now + SETTLE,
-                    killed: true,
-                };
+                running.until = now + SETTLE;
+                running.killed = true;
                 return Some(Step::Kill);
             }
             self.over(false);
@@ -170,6 +181,7 @@ impl Hooks {
         }
         self.running = Some(Running {
             until,
+            which: job.which,
             killed: false,
         });
         Some(Step::Start(job))
@@ -331,7 +343,7 @@ mod tests {
         }
         take(&mut hooks, &giving_up());
         assert!(hooks.step(now).is_some());
-        hooks.close(now + S);
+        hooks.close(now + S, false);
         let end = now + S + LIMIT;
         hooks.over(true);
         assert!(starts(&mut hooks, now + S * 9).is_some());
@@ -354,21 +366,38 @@ mod tests {
         hooks.over(true);
         assert_eq!(hooks.step(now), None);
         assert!(!hooks.is_done());
-        hooks.close(now);
+        hooks.close(now, false);
         assert_eq!(starts(&mut hooks, now), Some((Which::GiveUp, "giving up")));
     }
 
     #[test]
-    fn nobody_waits_for_what_was_abandoned() {
+    fn who_asks_for_the_end_waits_for_giving_up_alone_and_the_second_time_for_nothing() {
         let (mut hooks, now) = both();
         take(&mut hooks, &started(1));
         take(&mut hooks, &giving_up());
         assert!(hooks.step(now).is_some());
-        hooks.close(now);
-        hooks.abandon(now + S);
+        hooks.close(now, false);
+        assert_eq!(hooks.hurry(now + S), "stop");
         assert_eq!(hooks.step(now + S), Some(Step::Kill));
         hooks.over(true);
+        assert_eq!(
+            starts(&mut hooks, now + S),
+            Some((Which::GiveUp, "giving up"))
+        );
+        assert_eq!(hooks.hurry(now + S * 2), "kill");
+        assert_eq!(hooks.step(now + S * 2), Some(Step::Kill));
+        hooks.over(true);
         assert!(hooks.is_done());
+    }
+
+    #[test]
+    fn after_a_stop_by_a_signal_the_next_one_is_the_second() {
+        let (mut hooks, now) = both();
+        take(&mut hooks, &started(1));
+        assert!(hooks.step(now).is_some());
+        hooks.close(now, true);
+        assert_eq!(hooks.hurry(now), "kill");
+        assert_eq!(hooks.step(now), Some(Step::Kill));
     }
 
     #[test]

@@ -27,6 +27,18 @@ impl Lock {
         is_at(&self.file, &self.path)
     }
 
+    /// Who holds the lock at `path`, which is not taken for that; None: nobody.
+    ///
+    /// # Errors
+    /// Where that can't be asked.
+    pub fn holder(path: &Path) -> io::Result<Option<i32>> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK);
+        let mut whole = whole_file();
+        fcntl(&options.open(path)?, FcntlArg::F_GETLK(&mut whole))?;
+        Ok((whole.l_type != short(libc::F_UNLCK)).then_some(whole.l_pid))
+    }
+
     /// Takes the lock at `path`, and makes the file that it needs.
     ///
     /// # Errors

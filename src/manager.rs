@@ -23,7 +23,12 @@ pub struct Manager {
     is_ready: bool,
     is_stopping: bool,
     status: String,
+    /// Its queue was full: it is told once more then.
+    again: Option<Instant>,
 }
+
+/// Where its queue is full: it has a boot storm to deal with, say.
+const AGAIN: Duration = Duration::from_millis(100);
 
 impl Manager {
     /// The one that the environment names, if there is one.
@@ -41,27 +46,35 @@ impl Manager {
             is_ready: false,
             is_stopping: false,
             status: String::new(),
+            again: None,
         })
     }
 
     /// Tells it what is new.
-    pub fn tell(&mut self, status: &Status) {
+    pub fn tell(&mut self, now: Instant, status: &Status) {
+        let is_ready = self.is_ready || status.launched > 0;
+        let is_stopping = self.is_stopping || status.is_ending;
+        let shown = shown(status);
         let mut message = String::new();
-        if status.launched > 0 && !self.is_ready {
-            self.is_ready = true;
+        if is_ready && !self.is_ready {
             message.push_str("READY=1\n");
         }
-        if status.is_ending && !self.is_stopping {
-            self.is_stopping = true;
+        if is_stopping && !self.is_stopping {
             message.push_str("STOPPING=1\n");
         }
-        let shown = shown(status);
         if shown != self.status {
             message.push_str(&format!("STATUS={shown}\n"));
-            self.status = shown;
         }
-        if !message.is_empty() {
-            self.send(&message);
+        if message.is_empty() {
+            self.again = None;
+            return;
+        }
+        let outcome = self.send(&message);
+        let is_full = outcome.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.again = is_full.then_some(now + AGAIN);
+        if !is_full {
+            // Or there is nobody, who need not be told twice.
+            (self.is_ready, self.is_stopping, self.status) = (is_ready, is_stopping, shown);
         }
     }
 
@@ -72,22 +85,24 @@ impl Manager {
             && *next <= now
         {
             *next = now + interval;
-            self.send("WATCHDOG=1");
+            // Twice as often as it wants: one may be lost.
+            let _ = self.send("WATCHDOG=1");
         }
     }
 
-    /// When it wants to hear from us next.
+    /// When it wants to hear from us next, or is to be told once more.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.next
+        [self.next, self.again].into_iter().flatten().min()
     }
 
     /// It is not waited for.
-    fn send(&self, message: &str) {
+    fn send(&self, message: &str) -> io::Result<()> {
         let sent = self.socket.send_to_addr(message.as_bytes(), &self.address);
-        if let Err(error) = sent {
+        if let Err(error) = &sent {
             log::debug!("service manager not told error=\"{error}\"");
         }
+        sent.map(drop)
     }
 }
 

@@ -4,11 +4,8 @@
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
-
-use nix::libc::O_NOFOLLOW;
 
 use crate::clock;
 use crate::error::Error;
@@ -95,8 +92,10 @@ impl Metrics {
 
     fn replace(&self, text: &str) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        let mut file = options.custom_flags(O_NOFOLLOW).open(&self.beside)?;
+        options.write(true).create_new(true);
+        // What stands there was not put there by us, or by one who was killed.
+        let _ = fs::remove_file(&self.beside);
+        let mut file = options.open(&self.beside)?;
         file.write_all(text.as_bytes())?;
         drop(file);
         fs::rename(&self.beside, &self.path)

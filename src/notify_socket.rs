@@ -31,8 +31,9 @@ pub struct NotifySocket {
     pub has_more: bool,
 }
 
-/// Whose messages are taken, besides root's and our own user's: who the command is by now.
-pub type Command = Option<Pid>;
+/// The command, by its process id, and whether `/proc` shows it: whose messages are taken besides root's and
+/// our own user's.
+pub type Command = Option<(Pid, bool)>;
 
 #[cfg(target_os = "linux")]
 impl NotifySocket {
@@ -90,7 +91,9 @@ impl NotifySocket {
         // One more than the longest, so that a longer one shows.
         let mut bytes = [0; message::LONGEST + 1];
         let (length, sender) = sys::receive(&self.socket, &mut bytes)?;
-        let known = sender.is_some_and(|user| is_known(user, command));
+        let known = sender.is_some_and(|(user, process)| {
+            is_known(user, command) || command.is_some_and(|(pid, _)| pid.as_raw() == process)
+        });
         Ok(known.then(|| Message::parse(&bytes[..length])).flatten())
     }
 }
@@ -103,7 +106,8 @@ fn is_known(user: u32, command: Command) -> bool {
         let process = std::fs::metadata(format!("/proc/{command}"));
         process.is_ok_and(|process| process.uid() == user)
     };
-    user == 0 || user == nix::unistd::geteuid().as_raw() || command.is_some_and(is_commands)
+    let seen = command.and_then(|(pid, is_seen)| is_seen.then_some(pid));
+    user == 0 || user == nix::unistd::geteuid().as_raw() || seen.is_some_and(is_commands)
 }
 
 /// There are no credentials to look at in the same way.

@@ -49,8 +49,8 @@ impl Pulse {
 
     /// What was left of the timeout at `at`, if the last beat was at `before`.
     fn margin(&self, before: u64, at: u64) -> Option<u64> {
-        let from = self.awaited_from.load(Ordering::Relaxed);
-        let timeout = self.timeout.load(Ordering::Relaxed);
+        let from = self.awaited_from.load(Ordering::Acquire);
+        let timeout = self.timeout.load(Ordering::Acquire);
         if from == NONE {
             return None;
         }
@@ -62,12 +62,12 @@ impl Pulse {
 
     /// Beats are waited for, from then on and each for so long; None: they are not.
     pub fn wait_from(&self, awaited: Option<(Instant, Duration)>) {
-        let (from, timeout) = match awaited {
-            Some((from, timeout)) => (self.nanos(from), nanos(timeout)),
-            None => (NONE, NONE),
-        };
-        self.timeout.store(timeout, Ordering::Relaxed);
-        self.awaited_from.store(from, Ordering::Relaxed);
+        // In this order, so that who notes a beat meanwhile never takes one without the other.
+        if let Some((_, timeout)) = awaited {
+            self.timeout.store(nanos(timeout), Ordering::Release);
+        }
+        let from = awaited.map_or(NONE, |(from, _)| self.nanos(from));
+        self.awaited_from.store(from, Ordering::Release);
     }
 
     /// When the last beat was noticed.

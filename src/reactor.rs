@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,6 +88,9 @@ struct Reactor {
     signals: Signals,
     command: Command,
     heartbeat: Option<Heartbeat>,
+    heartbeat_file: Option<PathBuf>,
+    /// There is a file or a socket for beats.
+    watches: bool,
     /// The beats, from the file or by the socket.
     pulse: Arc<Pulse>,
     notify: Option<NotifySocket>,
@@ -125,7 +128,8 @@ struct Reactor {
 struct Finished {
     exit: Exit,
     runs: u64,
-    uptime: Duration,
+    /// When the machine was done, and how long it ran until then.
+    uptime: (Instant, Duration),
 }
 
 impl Reactor {
@@ -181,6 +185,8 @@ impl Reactor {
             poll,
             signals,
             command,
+            heartbeat_file: path.map(Path::to_owned),
+            watches: config.policy.heartbeat.is_some(),
             heartbeat,
             pulse,
             notify,
@@ -266,8 +272,9 @@ impl Reactor {
             // Who died in the midst of it has left it as it was: raw, and deaf to Ctrl-C.
             self.restore_terminal();
         }
-        if self.finished.is_some() && matches!(event, Event::Stop { .. }) {
-            self.hooks.abandon(clock::now());
+        if let (Some(_), Event::Stop { signal, .. }) = (&self.finished, &event) {
+            let (signal, action) = (*signal, self.hooks.hurry(clock::now()));
+            self.report(Report::Signal { signal, action });
         }
         let actions = machine.handle(clock::now(), event);
         self.perform(machine, actions)
@@ -291,11 +298,15 @@ impl Reactor {
                     if !self.flood.is_holding() {
                         let (command, diagnosis) = (&self.command, Diagnosis::begin());
                         command.name(|| diagnosis.has_room(), |pid| diagnosis.process(pid));
-                        diagnosis.finish();
+                        diagnosis.finish(command.is_listed());
                     }
                 }
                 Action::Forward(signal) => self.command.forward(signal),
-                Action::Suspend => answers.extend(self.suspend()?),
+                Action::Suspend => {
+                    // What it was before is no measure for the first beat after it.
+                    self.pulse.wait_from(None);
+                    answers.extend(self.suspend()?);
+                }
                 Action::Look => {
                     if let Some(heartbeat) = &self.heartbeat {
                         heartbeat.last_look();
@@ -305,12 +316,18 @@ impl Reactor {
                     answers.push(Event::Looked);
                 }
                 Action::Report(report) => self.report(report),
-                Action::Finish { exit, runs, uptime } => {
+                Action::Finish {
+                    exit,
+                    runs,
+                    uptime,
+                    stopped,
+                } => {
                     // What it has to say comes before the last line.
                     if let Some(heartbeat) = self.heartbeat.take() {
                         heartbeat.close();
                     }
-                    self.hooks.close(clock::now());
+                    self.hooks.close(clock::now(), stopped);
+                    let uptime = (clock::now(), uptime);
                     self.finished = Some(Finished { exit, runs, uptime });
                 }
             }
@@ -329,7 +346,7 @@ impl Reactor {
         self.report(Report::Finished {
             code: exit,
             runs,
-            uptime,
+            uptime: uptime.1 + (clock::now() - uptime.0),
         });
         if let Some(control) = self.control.take() {
             control.close(exit);

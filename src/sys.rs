@@ -29,11 +29,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::ptr;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 #[cfg(target_os = "linux")]
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{ForkResult, Pid};
 
@@ -354,6 +355,21 @@ impl PidFd {
         Errno::result(sent).map(drop)
     }
 }
+
+/// Waits for the end of a process, at most so long. One that is no more, or can't be held, is not waited for.
+#[cfg(target_os = "linux")]
+pub fn await_end(pid: Pid, patience: Duration) {
+    if let Ok(process) = PidFd::open(pid) {
+        // Readable when it has ended (pidfd_open(2)).
+        let mut ended = [PollFd::new(process.0.as_fd(), PollFlags::POLLIN)];
+        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
+        let _ = nix::poll::poll(&mut ended, patience);
+    }
+}
+
+/// There it is not waited for.
+#[cfg(not(target_os = "linux"))]
+pub fn await_end(_: Pid, _: Duration) {}
 
 /// There is none.
 #[cfg(not(target_os = "linux"))]

@@ -1,6 +1,6 @@
 //! A process that we run for ourselves, beside the command: a hook. It leads a process group of its own,
-//! which is how it, and what it starts, is told from what the command started. Who leaves that group and
-//! is orphaned counts as the command's.
+//! which is how it, and what it starts, is told from what the command started; and a mark in its environment
+//! for who leaves that group. Such a one is left alone: it is a daemon that was meant to be one.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -40,10 +40,12 @@ impl Command {
         let pairs: Vec<_> = variables
             .map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")))
             .collect();
+        let mark = self.strangers.helpers_mark();
+        let pairs: Vec<_> = pairs.into_iter().chain([mark]).collect();
         let argv: [OsString; 3] = [SHELL.into(), "-c".into(), script.into()];
         let image = Image::new(&argv[..1], &argv, &pairs, self.image.mask())?.silent()?;
         let pid = sys::spawn(&image, &self.to_default, true)?;
-        self.strangers.helper = Some(pid);
+        self.strangers.helpers.push(pid);
         self.helper = Some(Helper { pid, ended: None });
         Ok(())
     }
@@ -51,7 +53,7 @@ impl Command {
     /// SIGKILL to the helper and its group.
     pub fn kill_helper(&self) {
         if let Some(helper) = &self.helper
-            && (helper.ended.is_none() || self.is_in_use(helper.pid))
+            && (helper.ended.is_none() || is_in_use(helper.pid, self.adopts))
         {
             tolerate(killpg(helper.pid, Signal::SIGKILL));
         }
@@ -69,22 +71,27 @@ impl Command {
 
     /// How the helper ended, once it and its group are gone.
     pub(super) fn helper_over(&mut self) -> Option<Ended> {
+        let (adopts, helpers) = (self.adopts, std::mem::take(&mut self.strangers.helpers));
+        // One that could not be killed may be among them.
+        let left = helpers
+            .into_iter()
+            .filter(|group| is_in_use(*group, adopts));
+        self.strangers.helpers = left.collect();
         let helper = self.helper.as_ref()?;
         let ended = helper.ended?;
-        if self.is_in_use(helper.pid) {
+        if self.strangers.helpers.contains(&helper.pid) {
             return None;
         }
         self.helper = None;
-        self.strangers.helper = None;
         Some(ended)
     }
+}
 
-    /// Whether the helper's group is still there. Its number may be another's once nobody is left in it
-    /// who is our child.
-    fn is_in_use(&self, group: Pid) -> bool {
-        if self.adopts {
-            return sys::has_children(Some(group));
-        }
-        killpg(group, None) != Err(Errno::ESRCH)
+/// Whether a helper's group is still there. Its number may be another's once nobody is left in it who is our
+/// child.
+fn is_in_use(group: Pid, adopts: bool) -> bool {
+    if adopts {
+        return sys::has_children(Some(group));
     }
+    killpg(group, None) != Err(Errno::ESRCH)
 }

@@ -247,8 +247,11 @@ pub struct Strangers {
     /// The group of the command, if it has one of its own. (Some overwrite their environment with
     /// their title; not many of them leave their group.)
     pub group: Option<Pid>,
-    /// The group of a helper of ours that runs beside the command.
-    pub helper: Option<Pid>,
+    /// The groups of helpers of ours that run beside the command.
+    pub helpers: Vec<Pid>,
+    /// What stands in a helper's environment, and in that of whatever it starts; nothing where none was
+    /// started yet. So its orphans are not taken for the command's.
+    pub helpers_mark: Vec<u8>,
 }
 
 impl Strangers {
@@ -257,10 +260,17 @@ impl Strangers {
         let mut found = Self::default();
         found.remember();
         if found.are_there() {
-            let me = Stat::read(getpid()).map_or(0, |stat| stat.started);
-            found.mark = format!("SUPERVISED_BY={}.{me}", getpid()).into();
+            found.mark = mark("SUPERVISED_BY");
         }
         found
+    }
+
+    /// What a helper needs in its environment, `NAME=value`.
+    pub fn helpers_mark(&mut self) -> OsString {
+        if self.helpers_mark.is_empty() {
+            self.helpers_mark = mark("SUPERVISOR_HOOK_OF");
+        }
+        OsString::from_vec(self.helpers_mark.clone())
     }
 
     /// Whoever there is now is one, too.
@@ -281,22 +291,29 @@ impl Strangers {
     }
 
     fn has(&self, process: &Process) -> bool {
-        if self.helper.is_some_and(|helper| process.group == helper) {
+        if self.helpers.contains(&process.group) {
             return true;
         }
         if self.known.contains(&process.id()) {
             return true;
         }
-        let orphans = !self.mark.is_empty() && process.parent == getpid();
-        orphans && Some(process.group) != self.group && !self.is_marked(process.pid)
+        let marked = !self.mark.is_empty() || !self.helpers_mark.is_empty();
+        if !marked || process.parent != getpid() || Some(process.group) == self.group {
+            return false;
+        }
+        let environ = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        let mut variables = environ.split(|byte| *byte == 0);
+        if !self.helpers_mark.is_empty() && variables.clone().any(|v| v == self.helpers_mark) {
+            return true;
+        }
+        !self.mark.is_empty() && !variables.any(|variable| variable == self.mark)
     }
+}
 
-    fn is_marked(&self, pid: Pid) -> bool {
-        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environ
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == self.mark)
-    }
+/// A variable that no other supervisor gives.
+fn mark(name: &str) -> Vec<u8> {
+    let me = Stat::read(getpid()).map_or(0, |stat| stat.started);
+    format!("{name}={}.{me}", getpid()).into()
 }
 
 /// Visits every descendant of this process but the strangers and theirs, parents before their

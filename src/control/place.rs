@@ -9,13 +9,21 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::Pid;
 
 use crate::lock::{Claim, Lock};
+use crate::sys;
 use crate::text::{LONGEST_NAME, is_name};
 
 /// Names the directory, before all else.
 const VARIABLE: &str = "SUPERVISOR_RUNTIME_DIR";
+
+/// So long one is waited for who holds a name and does not answer to it.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The directory of all instances of this user.
 pub struct Place(PathBuf);
@@ -76,18 +84,38 @@ impl Place {
         self.0.join(format!("{name}.sock"))
     }
 
+    fn lock(&self, name: &str) -> PathBuf {
+        self.0.join(format!(".{name}.lock"))
+    }
+
     /// Claims `name`, and removes the socket of an instance that was killed.
     ///
     /// # Errors
     /// Where there can be no lock.
     pub fn claim(&self, name: &str) -> io::Result<Claim> {
-        let claim = Lock::take(&self.0.join(format!(".{name}.lock")))?;
+        let claim = Lock::take(&self.lock(name))?;
         if matches!(claim, Claim::Ours(_)) {
             let socket = self.socket(name);
             let stale = fs::symlink_metadata(&socket);
             if stale.is_ok_and(|found| found.file_type().is_socket()) {
                 fs::remove_file(socket)?;
             }
+        }
+        Ok(claim)
+    }
+
+    /// The same; and where somebody holds it who may only be clearing up, once more when he has ended, or a
+    /// moment later.
+    ///
+    /// # Errors
+    /// Where there can be no lock.
+    pub fn claim_patiently(&self, name: &str) -> io::Result<Claim> {
+        let claim = self.claim(name)?;
+        if let Claim::Held(Some(holder)) = claim
+            && UnixStream::connect(self.socket(name)).is_err()
+        {
+            sys::await_end(Pid::from_raw(holder), PATIENCE);
+            return self.claim(name);
         }
         Ok(claim)
     }
@@ -113,22 +141,24 @@ impl Place {
         Ok(names)
     }
 
-    /// Whether `name` is a living instance: None if it is not; else its process id, where the kernel tells.
-    /// What a killed one left is removed, if it is ours to remove.
+    /// The process id of the living instance `name`, 0 where the kernel does not tell; None: there is none.
     #[must_use]
-    pub fn holder(&self, name: &str) -> Option<Option<i32>> {
+    pub fn holder(&self, name: &str) -> Option<i32> {
         let found = fs::symlink_metadata(self.socket(name)).ok()?;
         if !found.file_type().is_socket() {
             return None;
         }
-        if self.check().is_err() {
-            // Another user's, who may see to it himself.
-            return Some(None);
+        match Lock::holder(&self.lock(name)) {
+            Ok(holder) => holder,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => Some(0),
         }
-        match self.claim(name) {
-            Ok(Claim::Ours(_)) => None,
-            Ok(Claim::Held(pid)) => Some(pid),
-            Err(_) => Some(None),
+    }
+
+    /// Removes what the instance `name` left, which was killed; if it is ours to remove.
+    pub fn clear(&self, name: &str) {
+        if self.check().is_ok() {
+            let _ = self.claim(name);
         }
     }
 }

@@ -21,7 +21,10 @@ const ROUNDS: usize = 16;
 impl Reactor {
     /// What the command has said on its socket; beats are noted, and told with those of the file.
     pub(super) fn hear_the_command(&mut self, happened: &mut Vec<Event>) {
-        let command = self.command.pid();
+        let command = self
+            .command
+            .pid()
+            .map(|pid| (pid, self.command.is_listed()));
         let Some(notify) = &mut self.notify else {
             return;
         };
@@ -116,12 +119,11 @@ impl Reactor {
 
     fn shown(&self, machine: &Supervisor) -> String {
         let (status, now) = (machine.status(), clock::now());
-        let watches = self.heartbeat.is_some() || self.notify.is_some();
         let instance = Instance {
             name: &self.name,
             command: &self.shown,
-            pulse: watches.then_some(&*self.pulse),
-            heartbeat_file: self.heartbeat.as_ref().map(|file| file.path()),
+            pulse: self.watches.then_some(&*self.pulse),
+            heartbeat_file: self.heartbeat_file.as_deref(),
             timeout: machine.timeout(),
             said: &self.said,
             dropped: self.notify.as_ref().map(|notify| notify.dropped),
@@ -135,11 +137,11 @@ impl Reactor {
         self.pulse.wait_from(machine.awaited());
         let status = machine.status();
         if let Some(manager) = &mut self.manager {
-            manager.tell(&status);
+            manager.tell(clock::now(), &status);
         }
         if let Some(metrics) = &mut self.metrics {
-            let watches = self.heartbeat.is_some() || self.notify.is_some();
-            metrics.write(clock::now(), &status, watches.then_some(&*self.pulse));
+            let pulse = self.watches.then_some(&*self.pulse);
+            metrics.write(clock::now(), &status, pulse);
         }
         let waiting = self.control.as_ref().map(Control::waiting);
         for (client, request, run) in waiting.unwrap_or_default() {

@@ -148,5 +148,7 @@ pub enum Action {
         runs: u64,
         /// How long the supervisor ran.
         uptime: Duration,
+        /// Whether somebody asked for it.
+        stopped: bool,
     },
 }

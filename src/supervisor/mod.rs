@@ -161,7 +161,7 @@ impl Supervisor {
             State::Starting { .. } => Phase::Starting,
             State::Running(run) if run.is_ending() => Phase::Stopping,
             State::Running(_) if self.held => Phase::Paused,
-            State::Running(run) if run.awaits_ready() => Phase::Starting,
+            State::Running(run) if run.is_starting() => Phase::Starting,
             State::Running(_) => Phase::Running,
             State::Stopping { .. } | State::Clearing { .. } | State::Finished => Phase::Stopping,
             State::Backoff { .. } => Phase::Backoff,
@@ -676,9 +676,10 @@ impl Supervisor {
     fn proceed(&mut self, now: Instant, then: Then, out: &mut Vec<Action>) -> State {
         match then {
             Then::Restart { until } => State::Backoff { until },
-            Then::Finish { exit, .. } => {
+            Then::Finish { exit, stopped } => {
                 out.push(Action::Finish {
                     exit,
+                    stopped,
                     runs: self.runs,
                     uptime: now - self.born,
                 });

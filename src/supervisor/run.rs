@@ -21,8 +21,8 @@ struct Silence {
     timeout: Option<Duration>,
     /// The first timeout counts from here.
     from: Instant,
-    /// It will say when it is ready.
-    awaits_ready: bool,
+    /// It will say when it is ready; until then its start may take until here, whatever it asks for.
+    start_until: Option<Instant>,
     /// It has said that it is ending.
     is_ending: bool,
     /// The last beat of this run.
@@ -78,7 +78,7 @@ impl Run {
         let silence = heartbeat.map(|rule| Silence {
             timeout: Some(rule.timeout),
             from: started + rule.initial_delay,
-            awaits_ready: rule.says_ready,
+            start_until: (rule.says_ready).then(|| started + rule.initial_delay + rule.timeout),
             is_ending: false,
             last_beat: None,
             extended_until: None,
@@ -102,7 +102,6 @@ impl Run {
             && silence.last_beat.is_none_or(|last| last < at)
         {
             silence.last_beat = Some(at);
-            silence.awaits_ready = false;
             silence.excused_until = None;
             silence.second_look_at = None;
             if let Pause::Over { from, to } = silence.pause
@@ -131,10 +130,11 @@ impl Run {
         }
     }
 
-    /// Whether it is still to say that it is ready, or to beat.
+    /// Whether it is still to say that it is ready, or to beat, which some do who never say so.
     #[must_use]
-    pub fn awaits_ready(&self) -> bool {
-        self.silence.as_ref().is_some_and(|s| s.awaits_ready)
+    pub fn is_starting(&self) -> bool {
+        let silence = self.silence.as_ref();
+        silence.is_some_and(|s| s.start_until.is_some() && s.last_beat.is_none())
     }
 
     /// Whether it has said that it is ending.
@@ -147,6 +147,7 @@ impl Run {
     pub fn ready(&mut self, now: Instant) {
         if let Some(silence) = &mut self.silence {
             silence.from = now;
+            silence.start_until = None;
             silence.extended_until = None;
         }
         self.beat(now);
@@ -164,7 +165,7 @@ impl Run {
     /// It asks for more time: only for its start and its end (`sd_notify(3)`).
     pub fn extend(&mut self, now: Instant, by: Duration) {
         if let Some(silence) = &mut self.silence
-            && (silence.awaits_ready || silence.is_ending)
+            && (silence.start_until.is_some() || silence.is_ending)
         {
             silence.extended_until = silence.extended_until.max(Some(now + by));
         }
@@ -201,7 +202,11 @@ impl Run {
         }
         let last = silence.last_beat;
         let since = last.map_or(silence.from, |beat| beat.max(silence.from)) + silence.paused;
-        let given = [silence.excused_until, silence.extended_until];
+        let given = [
+            silence.start_until,
+            silence.excused_until,
+            silence.extended_until,
+        ];
         let latest = given.into_iter().flatten().max();
         let due = latest.map_or(since + timeout, |given| given.max(since + timeout));
         // Not before `since`.

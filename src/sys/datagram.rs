@@ -15,12 +15,12 @@ struct Room {
     sender: libc::ucred,
 }
 
-/// Takes one message: how long it is (not more than there is room for), and the user that sent it, where
-/// the kernel tells (`SO_PASSCRED`). Does not wait.
+/// Takes one message: how long it is (not more than there is room for), and the user and the process that
+/// sent it, where the kernel tells (`SO_PASSCRED`). Does not wait.
 ///
 /// # Errors
 /// Those of recvmsg(2); `EAGAIN` where there is none.
-pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> nix::Result<(usize, Option<u32>)> {
+pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> nix::Result<(usize, Option<(u32, i32)>)> {
     let mut room = MaybeUninit::<Room>::zeroed();
     let mut place = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
@@ -44,7 +44,7 @@ pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> nix::Result<(usize, Optio
             && (*header).cmsg_level == libc::SOL_SOCKET
             && (*header).cmsg_type == libc::SCM_CREDENTIALS
             && (*header).cmsg_len >= libc::CMSG_LEN(size_of::<libc::ucred>() as u32) as usize;
-        is_sender.then(|| ptr::read_unaligned(libc::CMSG_DATA(header).cast::<libc::ucred>()).uid)
+        is_sender.then(|| ptr::read_unaligned(libc::CMSG_DATA(header).cast::<libc::ucred>()))
     };
-    Ok((length, sender))
+    Ok((length, sender.map(|sender| (sender.uid, sender.pid))))
 }
