@@ -312,7 +312,7 @@ impl Control {
             .iter()
             .filter(|(_, client)| match client.state {
                 Asks::Reading(_, until) => until <= now,
-                Asks::Waiting(..) => false,
+                Asks::Waiting(..) | Asks::Asked => false,
             });
         for client in late.map(|(client, _)| *client).collect::<Vec<_>>() {
             self.remove(client);

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, Instant};
 
 use crate::report::Report;
@@ -18,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(60);
 /// So long one that was killed is waited for: it may sleep uninterruptibly.
 const SETTLE: Duration = Duration::from_secs(1);
+/// So much of a value is handed on, in bytes.
+const LONGEST_VALUE: usize = 16_384;
 /// What went wrong is told so often at most.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -133,10 +136,16 @@ impl Hooks {
         self.closing.get_or_insert(now + LIMIT);
     }
 
+    /// Whether somebody has asked for the end.
+    #[must_use]
+    pub fn is_asked_to_end(&self) -> bool {
+        self.hurried || self.is_stopped
+    }
+
     /// Everything else is over, and somebody wants us to end: the hooks of events are not waited for, and at
     /// the second time none is. What is done about it, in a word.
     pub fn hurry(&mut self, now: Instant) -> &'static str {
-        let again = self.hurried || self.is_stopped;
+        let again = self.is_asked_to_end();
         self.hurried = true;
         self.trouble.dropped += self.queue.len() as u64;
         self.queue.clear();
@@ -227,7 +236,10 @@ impl Hooks {
 fn variables(report: &Report, name: &str, command: &[OsString]) -> Vec<(String, OsString)> {
     let fields = report.fields(command).into_iter().map(|(key, value)| {
         let key = key.to_uppercase();
-        (format!("SUPERVISOR_EVENT_{key}"), value.plain())
+        // A longer one could not be handed on (execve(2), E2BIG).
+        let bytes = value.plain().into_vec().into_iter().take(LONGEST_VALUE);
+        let value = OsString::from_vec(bytes.collect());
+        (format!("SUPERVISOR_EVENT_{key}"), value)
     });
     let event = ("SUPERVISOR_EVENT".to_owned(), report.event().into());
     let name = ("SUPERVISOR_EVENT_NAME".to_owned(), name.into());

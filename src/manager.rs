@@ -135,7 +135,7 @@ fn of_name(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Half of what it waits, as its manual recommends. None where it does not watch us, but another process.
+/// Half of what it waits, as its manual recommends; a millisecond at least. None where it does not watch us, but another process.
 fn interval_of(microseconds: Option<&OsStr>, pid: Option<&OsStr>, me: u32) -> Option<Duration> {
     let number = |text: &OsStr| text.to_str()?.parse::<u64>().ok();
     if pid.is_some_and(|pid| number(pid) != Some(me.into())) {
@@ -143,7 +143,8 @@ fn interval_of(microseconds: Option<&OsStr>, pid: Option<&OsStr>, me: u32) -> Op
     }
     let microseconds = number(microseconds?)?;
     let is_time = microseconds > 0 && microseconds < u64::MAX;
-    is_time.then(|| Duration::from_micros((microseconds / 2).max(1)))
+    let half = Duration::from_micros(microseconds / 2);
+    is_time.then(|| half.max(Duration::from_millis(1)))
 }
 
 /// The value of each variable of the caller's that a child of ours may have.
@@ -173,7 +174,7 @@ mod tests {
         ] {
             assert_eq!(interval(usec, pid), None, "{usec:?} {pid:?}");
         }
-        assert_eq!(interval(Some("1"), None), Some(Duration::from_micros(1)));
+        assert_eq!(interval(Some("1"), None), Some(Duration::from_millis(1)));
     }
 
     #[test]

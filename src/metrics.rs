@@ -5,13 +5,16 @@ use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock;
 use crate::error::Error;
 use crate::pulse::Pulse;
 use crate::status::{Cause, Status};
 use crate::text::Quoted;
+
+/// Beats that by themselves are all the news are written so often at most: each write may be one to flash.
+const BEATS_EVERY: Duration = Duration::from_secs(15);
 
 /// The file, and what stands in it.
 pub struct Metrics {
@@ -20,6 +23,9 @@ pub struct Metrics {
     /// The instance's name, which needs no escape.
     name: String,
     written: String,
+    /// When; and the same without the number of beats, which alone is no news until a while later.
+    written_at: Option<Instant>,
+    facts: String,
     /// The run that began then, on the wall clock.
     started: Option<(u64, f64)>,
     /// The last write failed, which was told.
@@ -53,6 +59,8 @@ impl Metrics {
             path,
             name: name.to_owned(),
             written: String::new(),
+            written_at: None,
+            facts: String::new(),
             started: None,
             fails: false,
         })
@@ -68,14 +76,24 @@ impl Metrics {
             self.started = since.map(|since| (status.run, since.as_secs_f64()));
         }
         let started = self.started.map(|(_, at)| at);
-        let text = text(&self.name, status, started, pulse);
+        let facts = text(&self.name, status, started, pulse);
+        let soon = self.written_at.is_some_and(|at| now - at < BEATS_EVERY);
+        if facts == self.facts && soon {
+            return;
+        }
+        let mut text = facts.clone();
+        if let Some(pulse) = pulse {
+            let beats = [(String::new(), pulse.count() as f64)];
+            metric(&mut text, &self.name, BEATS, &beats);
+        }
         if text == self.written {
             return;
         }
         match self.replace(&text) {
             Ok(()) => {
                 self.fails = false;
-                self.written = text;
+                (self.written, self.facts) = (text, facts);
+                self.written_at = Some(now);
             }
             Err(error) => {
                 let _ = fs::remove_file(&self.beside);
@@ -102,67 +120,90 @@ impl Metrics {
     }
 }
 
-/// The text format of Prometheus, version 0.0.4.
+/// A metric's name, kind and meaning.
+type About = [&'static str; 3];
+
+const BEATS: About = [
+    "supervisor_heartbeats_total",
+    "counter",
+    "Heartbeats that were noticed.",
+];
+
+/// All but the number of beats, in the text format of Prometheus, version 0.0.4.
 fn text(name: &str, status: &Status, started: Option<f64>, pulse: Option<&Pulse>) -> String {
     let mut text = String::new();
-    // Writing to a String can't fail.
-    let mut metric = |metric: &str, kind: &str, help: &str, values: &[(String, f64)]| {
-        if values.is_empty() {
-            return;
-        }
-        let _ = writeln!(text, "# HELP {metric} {help}\n# TYPE {metric} {kind}");
-        for (label, value) in values {
-            let _ = writeln!(text, "{metric}{{name=\"{name}\"{label}}} {value}");
-        }
-    };
     let one = |value: f64| vec![(String::new(), value)];
     let some = |value: Option<f64>| value.map(one).unwrap_or_default();
-    metric(
-        "supervisor_up",
-        "gauge",
-        "Whether the command runs (1) or not (0).",
-        &one(f64::from(u8::from(status.pid.is_some()))),
-    );
     let restarts = Cause::ALL.map(|cause| {
         let count = status.counts.of(cause);
         (format!(",reason=\"{}\"", cause.name()), count as f64)
     });
-    metric(
-        "supervisor_restarts_total",
-        "counter",
-        "Restarts of the command, by the reason for them.",
-        &restarts,
-    );
-    metric(
-        "supervisor_command_start_time_seconds",
-        "gauge",
-        "When the command was launched last, since the epoch.",
-        &some(started),
-    );
-    metric(
-        "supervisor_last_exit_code",
-        "gauge",
-        "How the command ended last: its code, or 128 + the signal that ended it.",
-        &some(status.last_exit.map(|ended| f64::from(ended.exit().0))),
-    );
-    metric(
-        "supervisor_backoff_delay_seconds",
-        "gauge",
-        "The delay before the next launch; 0 while none is waited for.",
-        &one(status.delay.as_secs_f64()),
-    );
-    metric(
-        "supervisor_heartbeats_total",
-        "counter",
-        "Heartbeats that were noticed.",
-        &some(pulse.map(|pulse| pulse.count() as f64)),
-    );
     let tightest = pulse.and_then(Pulse::tightest_margin);
-    metric(
-        "supervisor_heartbeat_tightest_margin_seconds",
-        "gauge",
-        "The smallest time that was ever left between a heartbeat and its deadline.",
-        &some(tightest.map(|margin| margin.as_secs_f64())),
-    );
+    let all: [(About, Vec<(String, f64)>); 6] = [
+        (
+            [
+                "supervisor_up",
+                "gauge",
+                "Whether the command runs (1) or not (0).",
+            ],
+            one(f64::from(u8::from(status.pid.is_some()))),
+        ),
+        (
+            [
+                "supervisor_restarts_total",
+                "counter",
+                "Restarts of the command, by the reason for them.",
+            ],
+            restarts.into(),
+        ),
+        (
+            [
+                "supervisor_command_start_time_seconds",
+                "gauge",
+                "When the command was launched last, since the epoch.",
+            ],
+            some(started),
+        ),
+        (
+            [
+                "supervisor_last_exit_code",
+                "gauge",
+                "How the command ended last: its code, or 128 + the signal that ended it.",
+            ],
+            some(status.last_exit.map(|ended| f64::from(ended.exit().0))),
+        ),
+        (
+            [
+                "supervisor_backoff_delay_seconds",
+                "gauge",
+                "The delay before the next launch; 0 while none is waited for.",
+            ],
+            one(status.delay.as_secs_f64()),
+        ),
+        (
+            [
+                "supervisor_heartbeat_tightest_margin_seconds",
+                "gauge",
+                "The smallest time that was ever left between a heartbeat and its deadline.",
+            ],
+            some(tightest.map(|margin| margin.as_secs_f64())),
+        ),
+    ];
+    for (about, values) in all {
+        metric(&mut text, name, about, &values);
+    }
     text
+}
+
+/// Nothing where there is no value.
+fn metric(text: &mut String, name: &str, about: About, values: &[(String, f64)]) {
+    let [metric, kind, help] = about;
+    // Writing to a String can't fail.
+    let _ = match values {
+        [] => Ok(()),
+        _ => writeln!(text, "# HELP {metric} {help}\n# TYPE {metric} {kind}"),
+    };
+    for (label, value) in values {
+        let _ = writeln!(text, "{metric}{{name=\"{name}\"{label}}} {value}");
+    }
 }

@@ -101,13 +101,18 @@ impl NotifySocket {
 /// Whether a user is root, ours or the command's.
 #[cfg(target_os = "linux")]
 fn is_known(user: u32, command: Command) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let is_commands = |command: Pid| {
-        let process = std::fs::metadata(format!("/proc/{command}"));
-        process.is_ok_and(|process| process.uid() == user)
-    };
-    let seen = command.and_then(|(pid, is_seen)| is_seen.then_some(pid));
-    user == 0 || user == nix::unistd::geteuid().as_raw() || seen.is_some_and(is_commands)
+    let is_commands = |(pid, is_seen): (Pid, bool)| is_seen && users_of(pid).contains(&user);
+    user == 0 || user == nix::unistd::geteuid().as_raw() || command.is_some_and(is_commands)
+}
+
+/// The real and the effective user of a process, and those that it can become again (`Uid:` of
+/// proc_pid_status(5)). The kernel gives the real one for a sender's.
+#[cfg(target_os = "linux")]
+fn users_of(pid: Pid) -> Vec<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let users = users.into_iter().flat_map(str::split_whitespace);
+    users.filter_map(|user| user.parse().ok()).collect()
 }
 
 /// There are no credentials to look at in the same way.

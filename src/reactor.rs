@@ -38,6 +38,7 @@ use crate::signals::{Control as TerminalControl, Signals};
 use crate::supervisor::{Action, Event, SpawnFailure, Supervisor};
 use crate::terminal::Terminal;
 use crate::text::Quoted;
+use beside::THOROUGHLY;
 
 const SIGNALS: Token = Token(0);
 const NOTIFY: Token = Token(1);
@@ -311,7 +312,7 @@ impl Reactor {
                     if let Some(heartbeat) = &self.heartbeat {
                         heartbeat.last_look();
                     }
-                    self.hear_the_command(&mut answers);
+                    self.hear_the_command(&mut answers, THOROUGHLY);
                     answers.extend(self.news_of_beats());
                     answers.push(Event::Looked);
                 }
@@ -360,7 +361,7 @@ impl Reactor {
             heartbeat.look();
         }
         let mut stale = Vec::new();
-        self.hear_the_command(&mut stale);
+        self.hear_the_command(&mut stale, THOROUGHLY);
         self.said.clear();
         match self.command.spawn() {
             Ok(pid) => Event::Spawned { pid },

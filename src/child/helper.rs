@@ -1,7 +1,8 @@
-//! A process that we run for ourselves, beside the command: a hook. It leads a process group of its own,
-//! which is how it, and what it starts, is told from what the command started; and a mark in its environment
-//! for who leaves that group. Such a one is left alone: it is a daemon that was meant to be one.
+//! A process that we run for ourselves, beside the command: a hook. It leads a process group of its own, and
+//! has a mark in its environment for who leaves that group: so it, and what it starts, is told from what the
+//! command started. It is over when all of that is gone.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::ExitStatus;
@@ -10,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{Command, News, tolerate};
+use super::{Command, News, ROUNDS, kin, tolerate};
 use crate::exit::Ended;
 use crate::sys::{self, Image};
 
@@ -18,8 +19,9 @@ use crate::sys::{self, Image};
 pub struct Helper {
     /// Its process id, and that of its group.
     pid: Pid,
-    /// How it ended. Others of its group may be left.
+    /// How it ended. Others of it may be left.
     ended: Option<Ended>,
+    killed: bool,
 }
 
 /// What gives words to be executed a meaning.
@@ -37,24 +39,40 @@ impl Command {
         environment: &[(OsString, OsString)],
     ) -> io::Result<()> {
         let variables = environment.iter();
-        let pairs: Vec<_> = variables
-            .map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")))
-            .collect();
+        let pairs = variables.map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")));
         let mark = self.strangers.helpers_mark();
-        let pairs: Vec<_> = pairs.into_iter().chain([mark]).collect();
+        let pairs: Vec<_> = pairs.chain([mark]).collect();
         let argv: [OsString; 3] = [SHELL.into(), "-c".into(), script.into()];
         let image = Image::new(&argv[..1], &argv, &pairs, self.image.mask())?.silent()?;
         let pid = sys::spawn(&image, &self.to_default, true)?;
         self.strangers.helpers.push(pid);
-        self.helper = Some(Helper { pid, ended: None });
+        self.helper = Some(Helper {
+            pid,
+            ended: None,
+            killed: false,
+        });
         Ok(())
     }
 
-    /// SIGKILL to the helper and its group.
-    pub fn kill_helper(&self) {
-        if let Some(helper) = &self.helper
-            && (helper.ended.is_none() || is_in_use(helper.pid, self.adopts))
-        {
+    /// SIGKILL to the helper and everything that it started.
+    pub fn kill_helper(&mut self) {
+        let Some(helper) = &mut self.helper else {
+            return;
+        };
+        helper.killed = true;
+        let mut met = BTreeSet::new();
+        for _ in 0..if self.listed { ROUNDS } else { 0 } {
+            let before = met.len();
+            kin::visit_helpers(&self.strangers, |process| {
+                if met.insert(process.id()) {
+                    tolerate(process.signal(Signal::SIGKILL));
+                }
+            });
+            if met.len() == before {
+                break;
+            }
+        }
+        if helper.ended.is_none() || is_in_use(helper.pid, self.adopts) {
             tolerate(killpg(helper.pid, Signal::SIGKILL));
         }
     }
@@ -69,17 +87,22 @@ impl Command {
         }
     }
 
-    /// How the helper ended, once it and its group are gone.
+    /// How the helper ended, once nothing of it is left.
     pub(super) fn helper_over(&mut self) -> Option<Ended> {
-        let (adopts, helpers) = (self.adopts, std::mem::take(&mut self.strangers.helpers));
-        // One that could not be killed may be among them.
-        let left = helpers
-            .into_iter()
-            .filter(|group| is_in_use(*group, adopts));
-        self.strangers.helpers = left.collect();
+        // One that could not be killed in time may be among them.
+        let adopts = self.adopts;
+        self.strangers
+            .helpers
+            .retain(|group| is_in_use(*group, adopts));
         let helper = self.helper.as_ref()?;
         let ended = helper.ended?;
-        if self.strangers.helpers.contains(&helper.pid) {
+        let is_left = self.strangers.helpers.contains(&helper.pid)
+            || self.listed && kin::has_helpers(&self.strangers);
+        if is_left {
+            if helper.killed {
+                // Who was born meanwhile.
+                self.kill_helper();
+            }
             return None;
         }
         self.helper = None;

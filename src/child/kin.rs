@@ -291,23 +291,31 @@ impl Strangers {
     }
 
     fn has(&self, process: &Process) -> bool {
-        if self.helpers.contains(&process.group) {
+        if self.known.contains(&process.id()) || self.is_helpers(process) {
             return true;
         }
-        if self.known.contains(&process.id()) {
-            return true;
-        }
-        let marked = !self.mark.is_empty() || !self.helpers_mark.is_empty();
-        if !marked || process.parent != getpid() || Some(process.group) == self.group {
-            return false;
-        }
-        let environ = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
-        let mut variables = environ.split(|byte| *byte == 0);
-        if !self.helpers_mark.is_empty() && variables.clone().any(|v| v == self.helpers_mark) {
-            return true;
-        }
-        !self.mark.is_empty() && !variables.any(|variable| variable == self.mark)
+        // An orphan that is not the command's.
+        !self.mark.is_empty() && self.is_foreign(process) && !is_marked(process.pid, &self.mark)
     }
+
+    /// Whether it is a helper, or an orphan of one. (Not who descends from it and has a parent there.)
+    fn is_helpers(&self, process: &Process) -> bool {
+        let has_mark = || is_marked(process.pid, &self.helpers_mark);
+        self.helpers.contains(&process.group)
+            || !self.helpers_mark.is_empty() && self.is_foreign(process) && has_mark()
+    }
+
+    /// Whether it is a child of ours outside of the command's group.
+    fn is_foreign(&self, process: &Process) -> bool {
+        process.parent == getpid() && Some(process.group) != self.group
+    }
+}
+
+fn is_marked(pid: Pid, mark: &[u8]) -> bool {
+    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environ
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == mark)
 }
 
 /// A variable that no other supervisor gives.
@@ -318,7 +326,20 @@ fn mark(name: &str) -> Vec<u8> {
 
 /// Visits every descendant of this process but the strangers and theirs, parents before their
 /// children. Those that are born or adopted meanwhile may be missed: visit again until nobody new is met.
-pub fn visit(strangers: &Strangers, mut visitor: impl FnMut(&Process)) {
+pub fn visit(strangers: &Strangers, visitor: impl FnMut(&Process)) {
+    walk(|process, _| !strangers.has(process), visitor);
+}
+
+/// The same, of helpers and all that descends from them.
+pub fn visit_helpers(strangers: &Strangers, visitor: impl FnMut(&Process)) {
+    walk(
+        |process, is_child| !is_child || strangers.is_helpers(process),
+        visitor,
+    );
+}
+
+/// Visits those descendants that are `chosen`, and theirs. (Children of ours come with `true`.)
+fn walk(chosen: impl Fn(&Process, bool) -> bool, mut visitor: impl FnMut(&Process)) {
     let listing = Listing::new();
     let mut path: Vec<(Option<Process>, IntoIter<Pid>)> = Vec::new();
     path.push((None, listing.own().into_iter()));
@@ -330,7 +351,7 @@ pub fn visit(strangers: &Strangers, mut visitor: impl FnMut(&Process)) {
         let Some(process) = Process::find(pid, parent.as_ref()) else {
             continue;
         };
-        if strangers.has(&process) {
+        if !chosen(&process, parent.is_none()) {
             continue;
         }
         // Read before the visitor, who may be its end.
@@ -340,6 +361,13 @@ pub fn visit(strangers: &Strangers, mut visitor: impl FnMut(&Process)) {
             path.push((Some(process), below.into_iter()));
         }
     }
+}
+
+/// Whether there is a helper, or what one left behind.
+pub fn has_helpers(strangers: &Strangers) -> bool {
+    let own = Listing::new().own().into_iter();
+    own.filter_map(|pid| Process::find(pid, None))
+        .any(|process| strangers.is_helpers(&process))
 }
 
 /// Names `command`, then those below it and its orphans, for as long as `goes_on`: only to look at them, for

@@ -91,8 +91,12 @@ pub fn one(instance: &Value) -> String {
         ("tightest margin", span(&heartbeat["tightest_margin_s"])),
         ("status", word(&instance["status"])),
     ];
+    let dropped = instance["notify_dropped"]
+        .as_u64()
+        .filter(|count| *count > 0);
+    let dropped = dropped.map(|count| ("dropped", format!("{count} messages")));
     let mut text = String::new();
-    for (name, fact) in facts {
+    for (name, fact) in facts.into_iter().chain(dropped) {
         let _ = writeln!(text, "{name:16} {fact}");
     }
     text

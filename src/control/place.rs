@@ -35,7 +35,8 @@ impl Place {
     pub fn of_the_environment() -> Option<Self> {
         let named = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
         if let Some(directory) = named(VARIABLE) {
-            return Some(Self(directory.into()));
+            // Without a slash at its end, behind which a link would be followed.
+            return Some(Self(Path::new(&directory).components().collect()));
         }
         if nix::unistd::geteuid().is_root() {
             return Some(Self("/run/supervisor".into()));

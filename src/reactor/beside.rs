@@ -15,12 +15,13 @@ use crate::status::{Phase, Status};
 use crate::supervisor::{Event, Notice, Supervisor, Wish};
 use crate::text::Quoted;
 
-/// So often the socket is emptied before a verdict: who floods it shall not hide a beat behind his own.
-const ROUNDS: usize = 16;
+/// Before a verdict: who floods the socket shall not hide a beat behind what he sends.
+pub(super) const THOROUGHLY: usize = 16;
 
 impl Reactor {
     /// What the command has said on its socket; beats are noted, and told with those of the file.
-    pub(super) fn hear_the_command(&mut self, happened: &mut Vec<Event>) {
+    /// Not more than so many times as many as are taken at once.
+    pub(super) fn hear_the_command(&mut self, happened: &mut Vec<Event>, rounds: usize) {
         let command = self
             .command
             .pid()
@@ -28,7 +29,7 @@ impl Reactor {
         let Some(notify) = &mut self.notify else {
             return;
         };
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             for message in notify.take(command) {
                 if message.beat {
                     self.pulse.beat(clock::now());
@@ -79,7 +80,11 @@ impl Reactor {
         let wish = match request {
             Request::Status => None,
             // Twice is no impatience, as a second signal would be.
-            Request::Stop if is_over => None,
+            Request::Stop
+                if is_over && (self.finished.is_none() || self.hooks.is_asked_to_end()) =>
+            {
+                None
+            }
             Request::Stop => Some(Event::Stop {
                 signal: Signal::SIGTERM,
                 told: false,

@@ -59,7 +59,7 @@ impl Reactor {
             happened.push(Event::Stop { signal, told });
         }
         if ready.contains(&NOTIFY) || self.notify.as_ref().is_some_and(|notify| notify.has_more) {
-            self.hear_the_command(&mut happened);
+            self.hear_the_command(&mut happened, 1);
         }
         // It may have been told by whoever told us, or has been stopped again since.
         continued &= !std::mem::take(&mut self.resumed);

@@ -260,6 +260,63 @@ fn the_next_run_does_not_wait_for_a_hook() {
     assert!(between(&exited, &started) < 3.0, "{started}");
 }
 
+/// A hook's daemon is none of the command's, and has the hook's time.
+#[test]
+fn a_hook_that_leaves_its_group_delays_nothing_and_does_not_outlive_its_time() {
+    let hook = "[ $SUPERVISOR_EVENT = started ] || exit 0
+        setsid sh -c 'trap \"\" TERM; echo $$ >> daemons; while :; do sleep 1; done' & exit 0";
+    let options = [
+        "--on-event",
+        hook,
+        "--backoff-factor",
+        "0",
+        "--grace-period",
+        "1000",
+    ];
+    let mut run = Setup::new(words(&options, "read line; exit 1")).start();
+    run.logged(&["started"]);
+    let daemons = run.directory.join("daemons");
+    assert!(eventually(|| daemons.exists()));
+    let daemon: i32 = fs::read_to_string(&daemons)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    run.send("go");
+    run.logged(&["exited"]);
+    // Nor is it taken for a leftover of the command's.
+    run.logged(&["started"]);
+    assert!(alive(daemon));
+    assert!(
+        !run.log_so_far().contains("leftovers"),
+        "{}",
+        run.log_so_far()
+    );
+    run.signal(Signal::SIGTERM);
+    run.send("go");
+    run.signal(Signal::SIGTERM);
+    run.code();
+    gone(daemon);
+}
+
+#[test]
+fn a_reboot_that_signals_everybody_does_not_end_the_hook_that_asked_for_it() {
+    let hook = "sleep 1; echo done > done";
+    let options = ["--on-give-up", hook, "--max-restarts", "0"];
+    let mut run = Setup::new(words(&options, "exit 5")).start();
+    run.logged(&["giving up"]);
+    let_pass(std::time::Duration::from_millis(200));
+    run.signal(Signal::SIGTERM);
+    run.logged(&["signal name=SIGTERM action=stop"]);
+    assert_eq!(run.code(), 5);
+    assert!(run.directory.join("done").exists());
+    assert!(
+        run.log().lines().last().unwrap().contains("uptime=1."),
+        "{}",
+        run.log()
+    );
+}
+
 #[test]
 fn giving_up_is_waited_for_and_its_exit_code_changes_nothing() {
     let hook = "env > env; sleep 1; echo over > over; exit 9";
@@ -288,7 +345,12 @@ fn nobody_has_to_wait_for_hooks_who_does_not_want_to() {
     let mut run = Setup::new(words(&options, "exit 5")).start();
     run.logged(&["giving up"]);
     let start = Instant::now();
-    run.signal(Signal::SIGTERM);
+    // The first one is for the hooks of events, the second one for giving up.
+    for action in ["stop", "kill"] {
+        run.signal(Signal::SIGTERM);
+        run.logged(&["signal name=SIGTERM", &format!("action={action}")]);
+        let_pass(std::time::Duration::from_millis(200));
+    }
     assert_eq!(run.code(), 5);
     assert!(start.elapsed().as_secs() < 5);
     assert!(run.log().contains("hooks dropped="), "{}", run.log());

@@ -58,6 +58,19 @@ fn it_hears_that_we_are_ready_how_it_goes_and_that_we_are_stopping() {
 }
 
 #[test]
+fn one_whose_queue_is_full_hears_it_when_there_is_room_again() {
+    let (socket, setup) = managed(&[], None);
+    let path = setup.directory().join("manager");
+    let others = UnixDatagram::unbound().unwrap();
+    others.set_nonblocking(true).unwrap();
+    while others.send_to(b"OTHERS=1", &path).is_ok() {}
+    let mut run = setup.start();
+    run.ready();
+    run.logged(&["started"]);
+    hears(&socket, "READY=1");
+}
+
+#[test]
 fn its_watchdog_is_answered_from_the_loop_and_only_while_that_lives() {
     let (socket, setup) = managed(&[], Some("400000"));
     let run = setup.start();

@@ -152,6 +152,33 @@ fn it_is_replaced_whole_and_only_when_something_changed() {
 }
 
 #[test]
+fn beats_alone_do_not_write_it_each_time() {
+    let options = [
+        "--metrics-file",
+        "m.prom",
+        "--sd-notify",
+        "--timeout",
+        "1000",
+    ];
+    let setup = Setup::puppet(&options);
+    let path = setup.directory().join("m.prom");
+    let mut run = setup.start();
+    run.ready();
+    run.tell("notify READY=1");
+    let mut versions = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        run.tell("notify WATCHDOG=1");
+        let file = fs::metadata(&path).unwrap();
+        versions.insert((file.mtime(), file.mtime_nsec()));
+    }
+    // Those that came nearer to their deadline than any before are news.
+    assert!(versions.len() < 30, "{}", versions.len());
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.code(), 0);
+    assert_eq!(value(&path, "supervisor_heartbeats_total{"), Some(100.0));
+}
+
+#[test]
 fn a_full_disk_costs_one_warning() {
     let words = [
         "--metrics-file",
@@ -169,6 +196,19 @@ fn a_full_disk_costs_one_warning() {
     assert!(
         log.contains("WARN [SUPERVISOR] metrics not written path=/mnt/m.prom error="),
         "{log}"
+    );
+}
+
+#[test]
+fn a_fifo_in_its_way_is_not_waited_for() {
+    let script = "mkfifo .m.prom.$$; exec \"$0\" \"$@\"";
+    let binary = supervisor().to_str().unwrap();
+    let words = ["-c", script, binary, "--metrics-file", "m.prom", "true"];
+    let mut run = Setup::of("sh".as_ref(), words).start();
+    assert_eq!(run.code(), 0);
+    assert_eq!(
+        value(&run.directory.join("m.prom"), "supervisor_up{"),
+        Some(0.0)
     );
 }
 

@@ -81,7 +81,7 @@ fn a_timeout_that_the_command_sets_holds_for_its_run() {
     let (mut run, name) = notifying(&["--timeout", "1000", "--backoff-factor", "0"]);
     run.ready();
     let set = Instant::now();
-    run.tell("notify WATCHDOG_USEC=700000");
+    run.tell("notify READY=1\\nWATCHDOG_USEC=700000");
     assert_eq!(instance(&name)["heartbeat"]["timeout_s"], 0.7);
     run.hangs_after(set, Duration::from_millis(700));
     run.ready();

@@ -82,6 +82,7 @@ fn while_it_is_stopped_it_may_ask_for_more_time_and_a_second_signal_ends_that() 
 #[test]
 fn a_timeout_that_it_sets_counts_from_then_and_for_this_run() {
     let mut sim = notifying(20, 0);
+    sim.says(Notice::Ready);
     sim.pass(seconds(10));
     sim.says(Notice::Timeout(Some(seconds(3))));
     assert_eq!(sim.machine.timeout(), Some(seconds(3)));
@@ -93,6 +94,27 @@ fn a_timeout_that_it_sets_counts_from_then_and_for_this_run() {
     sim.exits(1);
     sim.pass(seconds(1));
     assert_eq!(sim.machine.timeout(), Some(seconds(20)));
+}
+
+#[test]
+fn a_start_may_take_its_time_whatever_is_said_meanwhile() {
+    let mut sim = notifying(20, 10);
+    sim.says(Notice::Timeout(Some(seconds(1))));
+    assert_eq!(sim.deadline(), Some(seconds(30)), "it is not ready yet");
+    sim.beat();
+    assert_eq!(
+        (sim.phase(), sim.deadline()),
+        (Phase::Running, Some(seconds(30)))
+    );
+    sim.says(Notice::Extend(seconds(50)));
+    assert_eq!(
+        sim.deadline(),
+        Some(seconds(50)),
+        "a beat does not end the start"
+    );
+    sim.pass(seconds(40));
+    sim.says(Notice::Ready);
+    assert_eq!(sim.deadline(), Some(seconds(41)));
 }
 
 #[test]
