@@ -127,7 +127,10 @@ fn one(verb: Verb, name: &str, form: Form) -> Result<Exit, Failure> {
     let unknown = || Failure::unknown(name, place.as_ref());
     let place = place.as_ref().ok_or_else(unknown)?;
     let silent = |error: io::Error| match place.holder(name) {
-        None => Failure::unknown(name, Some(place)),
+        None => {
+            place.clear(name);
+            Failure::unknown(name, Some(place))
+        }
         Some(_) => Failure::silent(name, &error.to_string()),
     };
     // Also before what may take long: whether it answers at all.

@@ -5,6 +5,7 @@
 mod callers;
 mod clients;
 mod clock;
+mod control;
 mod cost;
 mod diagnose;
 mod facts;
