@@ -3,10 +3,11 @@
 //! ```text
 //!  notify's thread ────────── last beat (atomic) ─┐
 //!  SIGCHLD, SIGTERM, ... ── signal-hook's pipe ──┤   ┌─────────┐ Event, now  ┌────────────┐
-//!  the machine's deadline = timeout of the poll ─┴──►│ reactor │────────────►│ supervisor │
-//!                                                    │  mio    │◄────────────│ pure state │
+//!  sockets: the command's, those who ask ────────┼──►│ reactor │────────────►│ supervisor │
+//!  the machine's deadline = timeout of the poll ─┘   │  mio    │◄────────────│ pure state │
 //!                                                    └────┬────┘  [Action]   └────────────┘
-//!                                                         └──► child: spawn, signal, reap
+//!                     child: spawn, signal, reap ◄───────┤
+//!                     hooks, metrics, service manager ◄──┘
 //! ```
 //!
 //! **One decides, one acts.** [`supervisor`] is a state machine: every policy, and nothing that
@@ -30,6 +31,14 @@
 //! **A beat does not wake the loop.** [`heartbeat`] notes its time in an atomic, in notify's thread.
 //! The loop sleeps to the deadline that it knew, reads the atomic, and sleeps on to the next one.
 //!
+//! **Beats come by a file or by a socket** ([`notify_socket`], a message a wake-up), and both are noted in
+//! the [`pulse`], which also knows how near one came to its deadline.
+//!
+//! **Who asks is never waited for.** [`control`] gives each client one answer; [`client`] is its other
+//! side. [`hooks`], pure, decides which of the user's commands runs when; it is a helper beside the
+//! command's tree, reaped by the same loop. What is seen from outside is one piece of plain data, [`status`],
+//! shown by [`control`], [`metrics`] and [`manager`].
+//!
 //! **Nothing is left behind.** We are a subreaper: whatever the command started descends from us, and
 //! `child` finds it below us in `/proc`, tells it to end, and reaps it; that nothing is left is what
 //! waitpid(2) says. Only our own children are signalled by their number.
@@ -47,9 +56,9 @@
 //! then, moves the watch, for which it has to wait for notify's; where stderr can't be opened again, a
 //! thread writes the log. Without a heartbeat, and with an ordinary stderr, there is one thread.
 //!
-//! **The rooms**: plain data in [`config`], [`report`], [`exit`], [`error`], [`text`]; adapters that
-//! do not know each other nor any policy in [`child`], [`signals`], [`terminal`], [`heartbeat`],
-//! [`logging`]; all `unsafe` in `sys`. `scripts/check_layout.py` holds the code against that.
+//! **The rooms**: plain data in [`config`], [`report`], [`status`], [`exit`], [`error`], [`text`]; adapters
+//! that do not know each other nor any policy in [`child`], [`signals`], [`terminal`], [`heartbeat`],
+//! [`notify_socket`], [`control`], [`diagnose`], [`metrics`], [`manager`], [`logging`]; all `unsafe` in `sys`. `scripts/check_layout.py` holds the code against that.
 
 pub mod child;
 pub mod cli;

@@ -34,7 +34,7 @@ impl Message {
     /// Reads a message. A line that is not understood is no line; `BARRIER=1` needs no answer but that
     /// the message is read.
     ///
-    /// None where it is no text, or longer than [`LONGEST`]: it is not acted upon at all.
+    /// None where it is no text, or longer than 4096 bytes: it is not acted upon at all.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         if bytes.len() > LONGEST {
