@@ -156,13 +156,13 @@ fn one(verb: Verb, name: &str, form: Form) -> Result<Exit, Failure> {
         Verb::Pause => Request::Pause,
         Verb::Resume => Request::Resume,
     };
+    let holder = place.holder(name);
     let answer = converse(place, name, request, None);
     if verb == Verb::Stop {
         // It hangs up with its end, whether it has answered or was killed. By now its name may be another's.
-        let pid = instance["pid"].as_i64();
-        return match place.holder(name).map(i64::from) {
-            holder if holder.is_none() || holder != pid => Ok(Exit::SUCCESS),
-            _ => Err(Failure::silent(name, "it did not end")),
+        return match place.holder(name) {
+            Some(pid) if holder == Some(pid) => Err(Failure::silent(name, "it did not end")),
+            Some(_) | None => Ok(Exit::SUCCESS),
         };
     }
     match answer.map_err(silent)?.get("error").and_then(Value::as_str) {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::error::Error;
@@ -53,6 +54,8 @@ pub struct Control {
     pub has_more: bool,
     /// There may be more, for whom there was no place.
     is_full: bool,
+    /// There may be more, for whom there was no descriptor, though nobody had one of ours.
+    again: Option<Instant>,
 }
 
 struct Client {
@@ -139,6 +142,7 @@ impl Control {
             next: first + LISTENER + 1,
             has_more: false,
             is_full: false,
+            again: None,
         })
     }
 
@@ -159,6 +163,7 @@ impl Control {
             }
         }
         self.drop_late(now);
+        self.has_more |= self.again.take_if(|again| *again <= now).is_some();
         if self.has_more {
             self.accept(now, &mut asked);
         }
@@ -180,6 +185,8 @@ impl Control {
                     let is_over = error.kind() == io::ErrorKind::WouldBlock;
                     self.is_full = !is_over;
                     self.has_more = !is_over && self.make_room();
+                    let is_alone = !is_over && self.clients.is_empty() && !self.has_more;
+                    self.again = is_alone.then_some(now + PATIENCE);
                     return;
                 }
             };
@@ -223,7 +230,9 @@ impl Control {
         let found = self.clients.get_mut(&client)?;
         let Asks::Reading(line, _) = &mut found.state else {
             // There is nothing more to say, but it may be gone.
-            if matches!(found.stream.read(&mut [0; LONGEST_REQUEST]), Ok(0)) {
+            let mut bytes = [0; LONGEST_REQUEST];
+            while found.stream.read(&mut bytes).is_ok_and(|count| count > 0) {}
+            if has_hung_up(&found.stream) {
                 self.remove(client);
             }
             return None;
@@ -303,7 +312,7 @@ impl Control {
             Asks::Reading(_, until) => Some(until),
             Asks::Waiting(..) | Asks::Asked => None,
         });
-        all.min()
+        all.chain(self.again).min()
     }
 
     fn drop_late(&mut self, now: Instant) {
@@ -349,6 +358,14 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.unlist();
     }
+}
+
+/// Whether it can't be answered any more. One that has only said that it will say no more still can.
+fn has_hung_up(stream: &UnixStream) -> bool {
+    let mut asked = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let known = poll(&mut asked, PollTimeout::ZERO);
+    let events = asked[0].revents().unwrap_or(PollFlags::empty());
+    known.is_ok() && events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
 }
 
 fn most_clients() -> usize {

@@ -28,9 +28,12 @@ pub struct Metrics {
     facts: String,
     /// The run that began then, on the wall clock.
     started: Option<(u64, f64)>,
-    /// The last write failed, which was told.
-    fails: bool,
+    /// The last write failed, which was told; the next one is tried then.
+    again: Option<Instant>,
 }
+
+/// So long after a write that failed it is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 impl Metrics {
     /// For the instance `name`; nothing is written yet.
@@ -62,12 +65,17 @@ impl Metrics {
             written_at: None,
             facts: String::new(),
             started: None,
-            fails: false,
+            again: None,
         })
     }
 
     /// Writes the file, if there is news. Where it can't be written: one warning until it can again.
     pub fn write(&mut self, now: Instant, status: &Status, pulse: Option<&Pulse>) {
+        let soon = self.again.is_some_and(|again| now < again);
+        // At the end there is no later.
+        if soon && !status.is_ending {
+            return;
+        }
         if let Some(at) = status.started
             && self.started.is_none_or(|(run, _)| run != status.run)
         {
@@ -91,13 +99,13 @@ impl Metrics {
         }
         match self.replace(&text) {
             Ok(()) => {
-                self.fails = false;
+                self.again = None;
                 (self.written, self.facts) = (text, facts);
                 self.written_at = Some(now);
             }
             Err(error) => {
                 let _ = fs::remove_file(&self.beside);
-                if !std::mem::replace(&mut self.fails, true) {
+                if self.again.replace(now + AGAIN).is_none() {
                     log::warn!(
                         "metrics not written path={} error={}",
                         Quoted::path(&self.path),
@@ -106,6 +114,12 @@ impl Metrics {
                 }
             }
         }
+    }
+
+    /// When it is to be tried again.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.again
     }
 
     fn replace(&self, text: &str) -> io::Result<()> {

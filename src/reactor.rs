@@ -65,6 +65,7 @@ pub fn run(config: Config) -> Result<Ending, Error> {
     if outcome.is_err() {
         // The loop is broken: the last thing it can do is to leave no orphan.
         reactor.command.kill();
+        reactor.command.kill_helper();
     }
     reactor.restore_terminal();
     let exit = outcome?;
@@ -263,6 +264,7 @@ impl Reactor {
             self.hooks.deadline(),
             control.and_then(Control::deadline),
             self.manager.as_ref().and_then(Manager::deadline),
+            self.metrics.as_ref().and_then(Metrics::deadline),
         ];
         let next = deadlines.into_iter().flatten().min();
         next.map(|due| due.saturating_duration_since(clock::now()))
@@ -274,7 +276,13 @@ impl Reactor {
             self.restore_terminal();
         }
         if let (Some(_), Event::Stop { signal, .. }) = (&self.finished, &event) {
-            let (signal, action) = (*signal, self.hooks.hurry(clock::now()));
+            let signal = *signal;
+            // The end of one terminal is told by the kernel and by the shell, and is no impatience.
+            let action = if signal == Signal::SIGHUP && self.hooks.is_asked_to_end() {
+                "ignore"
+            } else {
+                self.hooks.hurry(clock::now())
+            };
             self.report(Report::Signal { signal, action });
         }
         let actions = machine.handle(clock::now(), event);

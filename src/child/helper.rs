@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::kin::Id;
 use super::{Command, News, ROUNDS, kin, tolerate};
 use crate::exit::Ended;
 use crate::sys::{self, Image};
@@ -21,7 +22,8 @@ pub struct Helper {
     pid: Pid,
     /// How it ended. Others of it may be left.
     ended: Option<Ended>,
-    killed: bool,
+    /// Who of it has been killed, once that is wanted.
+    killed: Option<BTreeSet<Id>>,
 }
 
 /// What gives words to be executed a meaning.
@@ -38,6 +40,7 @@ impl Command {
         script: &OsStr,
         environment: &[(OsString, OsString)],
     ) -> io::Result<()> {
+        self.abandon_helper();
         let variables = environment.iter();
         let pairs = variables.map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")));
         let mark = self.strangers.helpers_mark();
@@ -49,7 +52,7 @@ impl Command {
         self.helper = Some(Helper {
             pid,
             ended: None,
-            killed: false,
+            killed: None,
         });
         Ok(())
     }
@@ -59,21 +62,33 @@ impl Command {
         let Some(helper) = &mut self.helper else {
             return;
         };
-        helper.killed = true;
-        let mut met = BTreeSet::new();
+        let first = helper.killed.is_none();
+        let killed = helper.killed.get_or_insert_default();
         for _ in 0..if self.listed { ROUNDS } else { 0 } {
-            let before = met.len();
+            let before = killed.len();
             kin::visit_helpers(&self.strangers, |process| {
-                if met.insert(process.id()) {
+                if killed.insert(process.id()) {
                     tolerate(process.signal(Signal::SIGKILL));
                 }
             });
-            if met.len() == before {
+            if killed.len() == before {
                 break;
             }
         }
-        if helper.ended.is_none() || is_in_use(helper.pid, self.adopts) {
+        if first && (helper.ended.is_none() || is_in_use(helper.pid, self.adopts)) {
             tolerate(killpg(helper.pid, Signal::SIGKILL));
+        }
+    }
+
+    /// What is left of a helper that was killed, and can't die or is another user's by now, is not counted
+    /// against the next one.
+    fn abandon_helper(&mut self) {
+        if self.helper.take().is_some() && self.listed {
+            let mut left = BTreeSet::new();
+            kin::visit_helpers(&self.strangers, |process| {
+                left.insert(process.id());
+            });
+            self.strangers.abandoned.extend(left);
         }
     }
 
@@ -99,7 +114,7 @@ impl Command {
         let is_left = self.strangers.helpers.contains(&helper.pid)
             || self.listed && kin::has_helpers(&self.strangers);
         if is_left {
-            if helper.killed {
+            if helper.killed.is_some() {
                 // Who was born meanwhile.
                 self.kill_helper();
             }

@@ -252,6 +252,8 @@ pub struct Strangers {
     /// What stands in a helper's environment, and in that of whatever it starts; nothing where none was
     /// started yet. So its orphans are not taken for the command's.
     pub helpers_mark: Vec<u8>,
+    /// What of earlier helpers can't be killed, and is nobody's any more.
+    pub abandoned: BTreeSet<Id>,
 }
 
 impl Strangers {
@@ -366,8 +368,8 @@ fn walk(chosen: impl Fn(&Process, bool) -> bool, mut visitor: impl FnMut(&Proces
 /// Whether there is a helper, or what one left behind.
 pub fn has_helpers(strangers: &Strangers) -> bool {
     let own = Listing::new().own().into_iter();
-    own.filter_map(|pid| Process::find(pid, None))
-        .any(|process| strangers.is_helpers(&process))
+    let mut own = own.filter_map(|pid| Process::find(pid, None));
+    own.any(|it| strangers.is_helpers(&it) && !strangers.abandoned.contains(&it.id()))
 }
 
 /// Names `command`, then those below it and its orphans, for as long as `goes_on`: only to look at them, for
@@ -385,14 +387,13 @@ pub fn name(
             if !std::mem::take(&mut orphans) {
                 return;
             }
-            let others = read_children(&own_children()).into_iter();
-            let others = others.filter(|pid| *pid != command);
-            let others = others.filter_map(|pid| Process::find(pid, None));
-            next.extend(
-                others
-                    .filter(|other| !strangers.has(other))
-                    .map(|other| other.pid),
-            );
+            for pid in read_children(&own_children()) {
+                if !goes_on() {
+                    return;
+                }
+                let other = Process::find(pid, None).filter(|other| !strangers.has(other));
+                next.extend(other.map(|other| other.pid).filter(|pid| *pid != command));
+            }
             continue;
         };
         visitor(pid);

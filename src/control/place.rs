@@ -9,10 +9,10 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mio::net::UnixStream;
 use nix::unistd::Pid;
 
 use crate::lock::{Claim, Lock};
@@ -86,7 +86,8 @@ impl Place {
     }
 
     fn lock(&self, name: &str) -> PathBuf {
-        self.0.join(format!(".{name}.lock"))
+        // Not `.NAME.lock`: that may be a heartbeat file's.
+        self.0.join(format!(".{name}.sock.lock"))
     }
 
     /// Claims `name`, and removes the socket of an instance that was killed.
@@ -113,12 +114,20 @@ impl Place {
     pub fn claim_patiently(&self, name: &str) -> io::Result<Claim> {
         let claim = self.claim(name)?;
         if let Claim::Held(Some(holder)) = claim
-            && UnixStream::connect(self.socket(name)).is_err()
+            && !self.answers(name)
         {
             sys::await_end(Pid::from_raw(holder), PATIENCE);
             return self.claim(name);
         }
         Ok(claim)
+    }
+
+    /// Whether somebody listens. Where too many are waiting already, he does not answer, but is there.
+    fn answers(&self, name: &str) -> bool {
+        match UnixStream::connect(self.socket(name)) {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
     }
 
     /// The names of all instances that have a socket here, sorted; some may not live any more. None where

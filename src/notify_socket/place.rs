@@ -104,23 +104,23 @@ fn clear(base: &Path) {
             continue;
         };
         let ours = |found: fs::Metadata| found.is_dir() && found.uid() == geteuid().as_raw();
-        if kill(pid, None) == Err(Errno::ESRCH)
-            && entry.metadata().is_ok_and(ours)
-            && is_dead(&entry.path().join(SOCKET))
-        {
+        if entry.metadata().is_ok_and(ours) && is_dead(&entry.path().join(SOCKET), pid) {
             remove(&entry.path());
         }
     }
 }
 
-/// Its owner may live in another pid namespace.
-fn is_dead(socket: &Path) -> bool {
+/// Whether nobody has this socket open any more. Its owner, who had this process id, may have lived in another
+/// pid namespace, where there may be such a process still; or it may be our own number, as that of every
+/// first process of a container.
+fn is_dead(socket: &Path, owner: Pid) -> bool {
     let connected = UnixDatagram::unbound().and_then(|probe| probe.connect(socket));
-    let error = connected.err().map(|error| error.kind());
-    matches!(
-        error,
-        Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
-    )
+    match connected.map_err(|error| error.kind()) {
+        Err(io::ErrorKind::ConnectionRefused) => true,
+        // It may not be there yet.
+        Err(io::ErrorKind::NotFound) => kill(owner, None) == Err(Errno::ESRCH),
+        Ok(()) | Err(_) => false,
+    }
 }
 
 fn remove(directory: &Path) {

@@ -38,6 +38,8 @@ struct Silence {
     pause: Pause,
     /// The deadline is held, for a debugger.
     held: bool,
+    /// A whole timeout, given because it was held until then.
+    released_until: Option<Instant>,
 }
 
 /// The last pause.
@@ -87,6 +89,7 @@ impl Run {
             paused: Duration::ZERO,
             pause: Pause::Never,
             held,
+            released_until: None,
         });
         Self {
             pid,
@@ -185,7 +188,7 @@ impl Run {
         if let Some(silence) = &mut self.silence {
             if silence.held && !held {
                 let full = silence.timeout.map(|timeout| now + timeout);
-                silence.excused_until = silence.excused_until.max(full);
+                silence.released_until = full;
             }
             silence.held = held;
         }
@@ -205,6 +208,7 @@ impl Run {
         let given = [
             silence.start_until,
             silence.excused_until,
+            silence.released_until,
             silence.extended_until,
         ];
         let latest = given.into_iter().flatten().max();

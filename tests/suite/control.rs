@@ -268,6 +268,19 @@ fn a_restart_is_waited_for_and_is_no_failure() {
 }
 
 #[test]
+fn who_says_no_more_is_answered_all_the_same() {
+    let mut run = puppet_with("--name half").start();
+    run.ready();
+    let mut stream = connect("half");
+    stream.write_all(b"1 restart\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["instance"]["run"], 2);
+}
+
+#[test]
 fn a_restart_whose_launch_fails_says_so_and_the_next_one_cuts_its_delay_short() {
     let setup = supervised("--name gone --backoff-factor 1000 ./it sleeper");
     let program = setup.directory().join("it");
@@ -405,8 +418,8 @@ fn a_link_in_the_place_of_a_socket_or_lock_is_not_followed() {
         ("ends.sock", "../file"),
         ("ends.sock", "../nothing"),
         ("ends.sock", "living.sock"),
-        (".ends.lock", "../file"),
-        (".ends.lock", "../nothing"),
+        (".ends.sock.lock", "../file"),
+        (".ends.sock.lock", "../nothing"),
     ] {
         symlink(target, place.join(link)).unwrap();
         // Nor by those who ask.

@@ -263,7 +263,7 @@ fn the_next_run_does_not_wait_for_a_hook() {
 /// A hook's daemon is none of the command's, and has the hook's time.
 #[test]
 fn a_hook_that_leaves_its_group_delays_nothing_and_does_not_outlive_its_time() {
-    let hook = "[ $SUPERVISOR_EVENT = started ] || exit 0
+    let hook = "[ $SUPERVISOR_EVENT = started ] || { echo > next; exit 0; }
         setsid sh -c 'trap \"\" TERM; echo $$ >> daemons; while :; do sleep 1; done' & exit 0";
     let options = [
         "--on-event",
@@ -287,6 +287,8 @@ fn a_hook_that_leaves_its_group_delays_nothing_and_does_not_outlive_its_time() {
     // Nor is it taken for a leftover of the command's.
     run.logged(&["started"]);
     assert!(alive(daemon));
+    // But it has the hook's place, too.
+    assert!(!run.directory.join("next").exists());
     assert!(
         !run.log_so_far().contains("leftovers"),
         "{}",

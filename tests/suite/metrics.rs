@@ -22,9 +22,9 @@ fn becomes(path: &Path, metric: &str, wanted: f64) {
     let is_so = || value(path, metric).is_some_and(|value| (value - wanted).abs() < 1e-9);
     assert!(
         eventually(is_so),
-        "{metric} is {:?} in\n{}",
+        "{metric} is {:?} in\n{:?}",
         value(path, metric),
-        fs::read_to_string(path).unwrap()
+        fs::read_to_string(path)
     );
 }
 
@@ -197,6 +197,15 @@ fn a_full_disk_costs_one_warning() {
         log.contains("WARN [SUPERVISOR] metrics not written path=/mnt/m.prom error="),
         "{log}"
     );
+}
+
+#[test]
+fn where_it_could_not_be_written_it_is_tried_again() {
+    let mut run = Setup::puppet(&["--metrics-file", "later/m.prom"]).start();
+    run.ready();
+    run.logged(&["metrics not written"]);
+    fs::create_dir(run.directory.join("later")).unwrap();
+    becomes(&run.directory.join("later/m.prom"), "supervisor_up{", 1.0);
 }
 
 #[test]

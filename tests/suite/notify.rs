@@ -396,6 +396,30 @@ fn the_sockets_directory_goes_with_the_supervisor_and_a_killed_ones_with_the_nex
     assert!(!socket.parent().unwrap().exists(), "{socket:?}");
 }
 
+/// There each supervisor has the same process id: 1.
+#[test]
+fn what_was_left_by_the_first_process_of_a_container_is_cleared_by_the_next() {
+    let namespace = "--user --map-root-user --pid --fork --kill-child --mount-proc";
+    let start = || {
+        let script = "echo address $NOTIFY_SOCKET; exec sleep 1000";
+        let words = namespace.split(' ').chain([supervisor().to_str().unwrap()]);
+        let words = words.chain(["--sd-notify", "--timeout", "1000", "sh", "-c", script]);
+        let mut run = Setup::of("unshare".as_ref(), words).start();
+        let line = run.said("address ");
+        let socket = PathBuf::from(line.split_once(' ').unwrap().1);
+        (run, socket.parent().unwrap().to_owned())
+    };
+    let (mut killed, stale) = start();
+    killed.signal(Signal::SIGKILL);
+    killed.code();
+    assert!(stale.exists());
+    let (run, fresh) = start();
+    assert!(fresh.exists());
+    assert!(eventually(|| !stale.exists()), "{stale:?}");
+    drop(run);
+    let _ = fs::remove_dir_all(fresh);
+}
+
 #[test]
 fn where_nothing_can_be_written_the_socket_has_a_name_instead_of_a_place() {
     let words: [OsString; 4] = [

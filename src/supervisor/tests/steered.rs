@@ -268,6 +268,16 @@ fn a_deadline_that_is_held_comes_a_whole_timeout_after_it_is_released() {
 }
 
 #[test]
+fn who_was_held_is_excused_all_the_same_when_both_were_frozen() {
+    let mut sim = Sim::new(with_heartbeat(20, 0));
+    sim.asked(Wish::Hold);
+    sim.asked(Wish::Release);
+    sim.freeze(seconds(60));
+    assert_eq!(sim.take(), ["spawn"]);
+    assert_eq!(sim.deadline(), Some(seconds(80)));
+}
+
+#[test]
 fn a_hold_lasts_over_a_restart_and_a_release_gives_nothing_to_who_was_not_held() {
     let mut sim = Sim::new(with_heartbeat(20, 0));
     sim.asked(Wish::Release);
