@@ -28,10 +28,9 @@ use protocol::{LONGEST_REQUEST, Request};
 
 /// So many are taken in at once, before everything else has its turn.
 const AT_ONCE: usize = 8;
-/// So many may be connected, but never more than a part of the descriptors that there are: supervision
-/// needs some, too. The next ones wait outside.
+/// So many may be connected, but never more than an eighth of the descriptors that there may be:
+/// supervision needs some, too. The next ones wait outside.
 const CLIENTS: usize = 128;
-const PART_OF_DESCRIPTORS: u64 = 8;
 /// So long a client may take to ask.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -370,7 +369,7 @@ fn has_hung_up(stream: &UnixStream) -> bool {
 
 fn most_clients() -> usize {
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    usize::try_from(limit / PART_OF_DESCRIPTORS).map_or(CLIENTS, |part| part.clamp(1, CLIENTS))
+    usize::try_from(limit / 8).map_or(CLIENTS, |part| part.clamp(1, CLIENTS))
 }
 
 /// The process id of a client, if it is one of ours or root's (unix(7), `SO_PEERCRED`).

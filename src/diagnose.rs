@@ -26,7 +26,7 @@ const TIME: Duration = Duration::from_micros(4500);
 const DEPTH: usize = 8;
 
 /// So many threads of a process are told of with it; the others when all processes have had their turn.
-const THREADS: usize = 8;
+const THREADS: usize = 32;
 
 /// A diagnosis in the making.
 pub struct Diagnosis {

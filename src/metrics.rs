@@ -22,10 +22,10 @@ pub struct Metrics {
     beside: PathBuf,
     /// The instance's name, which needs no escape.
     name: String,
-    written: String,
-    /// When; and the same without the number of beats, which alone is no news until a while later.
-    written_at: Option<Instant>,
+    /// What stands there, the number of beats apart, which alone is no news until a while later.
     facts: String,
+    beats: u64,
+    written_at: Option<Instant>,
     /// The run that began then, on the wall clock.
     started: Option<(u64, f64)>,
     /// The last write failed, which was told; the next one is tried then.
@@ -61,9 +61,9 @@ impl Metrics {
             beside: path.with_file_name(beside),
             path,
             name: name.to_owned(),
-            written: String::new(),
-            written_at: None,
             facts: String::new(),
+            beats: 0,
+            written_at: None,
             started: None,
             again: None,
         })
@@ -85,22 +85,24 @@ impl Metrics {
         }
         let started = self.started.map(|(_, at)| at);
         let facts = text(&self.name, status, started, pulse);
+        let beats = pulse.map_or(0, Pulse::count);
         let soon = self.written_at.is_some_and(|at| now - at < BEATS_EVERY);
-        if facts == self.facts && soon {
+        if facts == self.facts && (soon || beats == self.beats) {
             return;
         }
         let mut text = facts.clone();
-        if let Some(pulse) = pulse {
-            let beats = [(String::new(), pulse.count() as f64)];
-            metric(&mut text, &self.name, BEATS, &beats);
-        }
-        if text == self.written {
-            return;
+        if pulse.is_some() {
+            metric(
+                &mut text,
+                &self.name,
+                BEATS,
+                &[(String::new(), beats as f64)],
+            );
         }
         match self.replace(&text) {
             Ok(()) => {
                 self.again = None;
-                (self.written, self.facts) = (text, facts);
+                (self.facts, self.beats) = (facts, beats);
                 self.written_at = Some(now);
             }
             Err(error) => {

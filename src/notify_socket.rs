@@ -5,6 +5,8 @@ mod message;
 #[cfg(target_os = "linux")]
 mod place;
 
+#[cfg(target_os = "linux")]
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::io;
 
@@ -69,9 +71,19 @@ impl NotifySocket {
     /// What the command has said since the last call; or, where `has_more` is true then, some of it.
     pub fn take(&mut self, command: Command) -> Vec<Message> {
         let mut messages = Vec::new();
+        // Asked for once at most: a stranger may send as fast as he can.
+        let users = OnceCell::new();
+        let is_known = |user: u32, process: i32| {
+            user == 0
+                || user == nix::unistd::geteuid().as_raw()
+                || command.is_some_and(|(pid, is_seen)| {
+                    let is_its = || users.get_or_init(|| users_of(pid)).contains(&user);
+                    pid.as_raw() == process || is_seen && is_its()
+                })
+        };
         self.has_more = true;
         for _ in 0..MESSAGES {
-            match self.receive(command) {
+            match self.receive(is_known) {
                 Ok(Some(message)) => messages.push(message),
                 Ok(None) => self.dropped += 1,
                 Err(nix::errno::Errno::EINTR) => {}
@@ -87,22 +99,13 @@ impl NotifySocket {
 
     /// One message, or None for one that does not count. A descriptor that comes with it (`BARRIER=1`) is
     /// closed by the kernel when the message is taken, which is what a barrier waits for.
-    fn receive(&self, command: Command) -> nix::Result<Option<Message>> {
+    fn receive(&self, is_known: impl Fn(u32, i32) -> bool) -> nix::Result<Option<Message>> {
         // One more than the longest, so that a longer one shows.
         let mut bytes = [0; message::LONGEST + 1];
         let (length, sender) = sys::receive(&self.socket, &mut bytes)?;
-        let known = sender.is_some_and(|(user, process)| {
-            is_known(user, command) || command.is_some_and(|(pid, _)| pid.as_raw() == process)
-        });
+        let known = sender.is_some_and(|(user, process)| is_known(user, process));
         Ok(known.then(|| Message::parse(&bytes[..length])).flatten())
     }
-}
-
-/// Whether a user is root, ours or the command's.
-#[cfg(target_os = "linux")]
-fn is_known(user: u32, command: Command) -> bool {
-    let is_commands = |(pid, is_seen): (Pid, bool)| is_seen && users_of(pid).contains(&user);
-    user == 0 || user == nix::unistd::geteuid().as_raw() || command.is_some_and(is_commands)
 }
 
 /// The real and the effective user of a process, and those that it can become again (`Uid:` of

@@ -349,6 +349,7 @@ impl Reactor {
 
     fn finish(&mut self, finished: Finished) -> Exit {
         let Finished { exit, runs, uptime } = finished;
+        self.command.end_helpers();
         self.tell_of_hooks();
         // Nor may the last line be the one for which there is no room.
         log::logger().flush();

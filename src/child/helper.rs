@@ -80,6 +80,17 @@ impl Command {
         }
     }
 
+    /// The end: of what there is below us then nothing is the command's. So it is a helper's that has emptied
+    /// its environment and left its session, and that nothing else tells.
+    pub fn end_helpers(&self) {
+        let had_helpers = !self.strangers.helpers_mark.is_empty();
+        if had_helpers && self.listed && !self.keep_descendants {
+            kin::visit(&self.strangers, |process| {
+                tolerate(process.signal(Signal::SIGKILL));
+            });
+        }
+    }
+
     /// What is left of a helper that was killed, and can't die or is another user's by now, is not counted
     /// against the next one.
     fn abandon_helper(&mut self) {

@@ -191,6 +191,7 @@ fn what_matters_is_told_at_once_after_the_run_that_led_to_it() {
         log.run(Duration::ZERO);
     }
     log.start();
+    assert!(log.flood.is_holding());
     log.tally();
     log.signal("stop");
     let told = log.take();

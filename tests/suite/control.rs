@@ -398,6 +398,26 @@ fn of_two_that_start_at_once_with_one_name_exactly_one_does() {
     }
 }
 
+#[test]
+fn the_end_of_one_does_not_hide_who_has_its_name_in_a_directory_made_anew() {
+    let base = Directory::new();
+    let place = base.join("run");
+    let start = || {
+        let mut run = puppet_with("--name one").env(DIRECTORY, &place).start();
+        run.ready();
+        run
+    };
+    let mut old = start();
+    fs::remove_dir_all(&place).unwrap();
+    let new = start();
+    old.signal(Signal::SIGTERM);
+    assert_eq!(old.code(), 0);
+    assert_eq!(
+        json(call_in(&place, "--status one --json"))["pid"],
+        new.pid()
+    );
+}
+
 /// Whether there was a socket, by the one line that says there is none.
 fn has_socket(setup: Setup) -> bool {
     let (code, log) = setup.finish();

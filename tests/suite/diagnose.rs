@@ -104,6 +104,27 @@ fn of_many_as_many_are_told_of_as_fit() {
 }
 
 #[test]
+fn of_a_hang_that_the_log_leaves_out_nothing_is_told() {
+    let options = ["--sd-notify", "--timeout", "0.005", "--backoff-factor", "0"];
+    let more = [
+        "--grace-period",
+        "0",
+        "--max-restarts",
+        "199",
+        "sleep",
+        "1000",
+    ];
+    let (code, log) = Setup::new(options.into_iter().chain(more)).finish();
+    assert_eq!(code, 124, "{log}");
+    let count = |part: &str| log.matches(part).count();
+    assert!(count("heartbeat timeout pid") < 190, "{log}");
+    assert!(
+        count("SUPERVISOR] hung") <= count("heartbeat timeout pid") + 1,
+        "{log}"
+    );
+}
+
+#[test]
 fn it_does_not_hold_up_the_stop() {
     // The one test of the time: on a busy machine one try may be slow, all five are not.
     let tried = (0..5).map(|_| {

@@ -302,6 +302,25 @@ fn a_hook_that_leaves_its_group_delays_nothing_and_does_not_outlive_its_time() {
 }
 
 #[test]
+fn a_hook_that_hides_is_not_left_behind() {
+    let hook = "env -i PATH=\"$PATH\" setsid -f sh -c 'echo $$ >> hidden; exec sleep 1000'";
+    let options = [
+        "--on-event",
+        hook,
+        "--on-give-up",
+        hook,
+        "--max-restarts",
+        "0",
+    ];
+    let mut run = Setup::new(words(&options, "exit 5")).start();
+    assert_eq!(run.code(), 5);
+    let hidden = fs::read_to_string(run.directory.join("hidden")).unwrap();
+    for pid in hidden.lines() {
+        gone(pid.parse().unwrap());
+    }
+}
+
+#[test]
 fn a_reboot_that_signals_everybody_does_not_end_the_hook_that_asked_for_it() {
     let hook = "sleep 1; echo done > done";
     let options = ["--on-give-up", hook, "--max-restarts", "0"];
