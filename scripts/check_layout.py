@@ -45,7 +45,7 @@ MAY_USE = {
     "client": DATA | {"control", "logging"},
     "reactor": DATA
     | {"child", "signals", "terminal", "heartbeat", "logging", "notify_socket", "diagnose", "control"}
-    | {"metrics", "manager", "supervisor", "flood", "echo", "hooks"},
+    | {"metrics", "manager", "sys", "supervisor", "flood", "echo", "hooks"},
     "main": {"cli", "client", "config", "error", "exit", "logging", "reactor", "signals"},
     "lib": set(),
 }

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let exit = match cli::parse(&argv) {
         Ok(Order::Call(call)) => client::run(&call),
-        Ok(Order::Supervise(config)) => match supervise(*config) {
+        Ok(Order::Supervise(config)) => match supervise(settled(config)) {
             Ok(Ending { exit, by }) => {
                 if let Some(signal) = by {
                     signals::die_of(signal);
@@ -30,6 +30,11 @@ fn main() -> ExitCode {
         Err(early) => print(&early),
     };
     exit.into()
+}
+
+/// The same, where the command line's memory was, and not above it: that can then be given back.
+fn settled(config: Box<Config>) -> Config {
+    Config::clone(&config)
 }
 
 fn supervise(config: Config) -> Result<Ending, Error> {

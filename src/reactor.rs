@@ -36,6 +36,7 @@ use crate::pulse::Pulse;
 use crate::report::Report;
 use crate::signals::{Control as TerminalControl, Signals};
 use crate::supervisor::{Action, Event, SpawnFailure, Supervisor};
+use crate::sys;
 use crate::terminal::Terminal;
 use crate::text::Quoted;
 use beside::THOROUGHLY;
@@ -53,6 +54,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// # Errors
 /// Where supervision can't begin, or can't go on; then the command's tree has been killed.
 pub fn run(config: Config) -> Result<Ending, Error> {
+    sys::return_memory();
     let mut reactor = Reactor::new(&config)?;
     if !config.without_effect.is_empty() {
         log::warn!(
