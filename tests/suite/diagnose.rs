@@ -13,7 +13,7 @@ fn hang() -> PathBuf {
 
 /// The whole log of a command that hangs like that, which is given up on.
 fn log_of(options: &[&str], how: &[&str]) -> String {
-    let once = ["--sd-notify", "--timeout", "0.5", "--max-restarts", "0"];
+    let once = ["--sd-notify", "--timeout", "1", "--max-restarts", "0"];
     let program = hang().into_os_string().into_string().unwrap();
     let words = once
         .iter()
@@ -145,7 +145,7 @@ print('hung', flush=True); time.sleep(1000)";
     let words = [
         "--sd-notify",
         "--timeout",
-        "0.5",
+        "3",
         "--max-restarts",
         "0",
         "python3",
@@ -167,7 +167,7 @@ print('hung', flush=True); time.sleep(1000)";
 
 #[test]
 fn a_hang_signal_takes_the_place_of_sigterm_after_a_hang_alone() {
-    let options = ["--sd-notify", "--timeout", "0.5", "--hang-signal", "USR2"];
+    let options = ["--sd-notify", "--timeout", "2", "--hang-signal", "USR2"];
     let mut run = Setup::scripted(&options, &["trap USR2 TERM"]).start();
     run.said("got SIGUSR2");
     run.send("exit 0");
@@ -182,7 +182,7 @@ fn a_hang_signal_takes_the_place_of_sigterm_after_a_hang_alone() {
 
 #[test]
 fn a_hang_signal_that_is_not_heeded_is_followed_by_sigkill() {
-    let options = ["--sd-notify", "--timeout", "0.5", "--hang-signal", "WINCH"];
+    let options = ["--sd-notify", "--timeout", "2", "--hang-signal", "WINCH"];
     let more = ["--grace-period", "0.2", "--max-restarts", "0"];
     let options: Vec<_> = options.into_iter().chain(more).collect();
     let mut run = Setup::scripted(&options, &["trap TERM"]).start();

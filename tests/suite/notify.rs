@@ -41,11 +41,11 @@ fn a_beat_by_the_socket_moves_the_deadline() {
 #[test]
 fn without_a_word_the_start_may_take_the_delay_and_the_timeout() {
     let launched = Instant::now();
-    let (mut run, name) = notifying(&["--timeout", "0.5", "--initial-check-delay", "1"]);
+    let (mut run, name) = notifying(&["--timeout", "1", "--initial-check-delay", "1.5"]);
     run.ready();
     assert_eq!(instance(&name)["state"], "starting");
     run.logged(&["heartbeat timeout"]);
-    assert!(launched.elapsed() >= Duration::from_millis(1500), "early");
+    assert!(launched.elapsed() >= Duration::from_millis(2500), "early");
 }
 
 #[test]
@@ -94,18 +94,18 @@ fn a_timeout_that_the_command_sets_holds_for_its_run() {
 #[test]
 fn a_start_that_needs_more_time_gets_it_until_it_is_ready() {
     let launched = Instant::now();
-    let (mut run, _) = notifying(&["--timeout", "0.5"]);
+    let (mut run, _) = notifying(&["--timeout", "1.5"]);
     run.ready();
-    run.tell("notify EXTEND_TIMEOUT_USEC=1500000");
+    run.tell("notify EXTEND_TIMEOUT_USEC=2500000");
     run.logged(&["heartbeat timeout"]);
-    assert!(launched.elapsed() >= Duration::from_millis(1500), "early");
+    assert!(launched.elapsed() >= Duration::from_millis(2500), "early");
     run.ready();
     let ready = Instant::now();
     // Once it is ready there is nothing to be extended.
     run.tell("notify EXTEND_TIMEOUT_USEC=1000000000");
     run.tell("notify READY=1");
     run.tell("notify EXTEND_TIMEOUT_USEC=1000000000");
-    run.hangs_after(ready, Duration::from_millis(500));
+    run.hangs_after(ready, Duration::from_millis(1500));
 }
 
 #[test]
@@ -124,13 +124,13 @@ fn a_stop_that_needs_more_time_gets_it() {
 
 #[test]
 fn a_command_that_ends_by_itself_says_so_and_has_the_grace_for_it() {
-    let (mut run, name) = notifying(&["--timeout", "0.3", "--grace-period", "1"]);
+    let (mut run, name) = notifying(&["--timeout", "1", "--grace-period", "2"]);
     run.ready();
     let ending = Instant::now();
     run.tell("notify STOPPING=1");
     assert_eq!(instance(&name)["state"], "stopping");
     run.logged(&["heartbeat timeout"]);
-    assert!(ending.elapsed() >= Duration::from_secs(1), "early");
+    assert!(ending.elapsed() >= Duration::from_secs(2), "early");
 }
 
 #[test]
@@ -429,8 +429,9 @@ fn where_nothing_can_be_written_the_socket_has_a_name_instead_of_a_place() {
         "echo address $NOTIFY_SOCKET; exec sleep 1000".into(),
     ];
     let prepare =
-        "mount --make-rprivate /; mount -t tmpfs -o ro none /run; mount -t tmpfs -o ro none /tmp";
-    let mut run = Setup::inside(prepare, words).start();
+        "mount --make-rprivate /; mount -t tmpfs -o ro none /run; mount -t tmpfs -o ro none /mnt";
+    let setup = Setup::inside(prepare, words).env("TMPDIR", "/mnt");
+    let mut run = setup.start();
     let line = run.said("address ");
     assert!(line.starts_with("address @supervisor-notify-"), "{line}");
 }

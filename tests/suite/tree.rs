@@ -76,7 +76,8 @@ fn a_stop_reaches_everything_wherever_it_hid() {
 fn what_does_not_obey_is_killed_wherever_it_hid() {
     for kind in HIDING {
         let kind: Vec<&str> = kind.iter().copied().chain(["deaf"]).collect();
-        let mut run = with_brood(&["--grace-period", "0.1"], &kind).start();
+        // Long enough for the command itself, which heeds SIGTERM, on a busy machine.
+        let mut run = with_brood(&["--grace-period", "0.7"], &kind).start();
         run.said("brood ready");
         run.signal(Signal::SIGTERM);
         run.logged(&["exited", "signal=SIGTERM"]);
