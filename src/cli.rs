@@ -441,8 +441,16 @@ fn early(error: &clap::Error, argv: &[OsString]) -> Early {
             exit: Exit::SUCCESS,
         };
     }
-    let message = if error.kind() == ErrorKind::MissingRequiredArgument {
+    let about = error.get(ContextKind::InvalidArg);
+    let is_about_words =
+        matches!(about, Some(ContextValue::String(about)) if about.contains(COMMAND));
+    let is_missing = error.kind() == ErrorKind::MissingRequiredArgument;
+    let message = if is_missing && argv.iter().any(|word| word == "--json") {
+        "--json goes with --list or --status".to_owned()
+    } else if is_missing {
         "no command given".to_owned()
+    } else if error.kind() == ErrorKind::ArgumentConflict && is_about_words {
+        "--list, --status and their like take no command".to_owned()
     } else {
         one_line(&rendered)
     };

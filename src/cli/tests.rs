@@ -161,6 +161,10 @@ fn options_that_need_the_heartbeat_are_noted_without_it() {
 fn a_usage_error_is_one_line_that_names_the_option_and_the_value() {
     for (words, parts) in [
         (&[][..], &["no command given"][..]),
+        (&["--list", "ls"], &["--list", "take no command"]),
+        (&["--status", "web", "ls"], &["--status", "take no command"]),
+        (&["--json", "ls"], &["--json goes with --list"]),
+        (&["--stop", "a", "--restart", "b"], &["--stop", "--restart"]),
         (&["--timeout", "x", "ls"], &["--timeout", "'x'", "seconds"]),
         (&["--timeout"], &["--timeout"]),
         (&["--max-restarts", "-2", "ls"], &["--max-restarts", "'-2'"]),
