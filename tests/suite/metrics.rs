@@ -165,13 +165,14 @@ fn beats_alone_do_not_write_it_each_time() {
     let mut run = setup.start();
     run.ready();
     run.tell("notify READY=1");
+    let mut written = std::collections::BTreeSet::new();
     for _ in 0..100 {
         run.tell("notify WATCHDOG=1");
+        let count = value(&path, "supervisor_heartbeats_total{").unwrap();
+        written.insert(count.to_string());
     }
     // One that came nearer to its deadline than any before is news.
-    idle_for(run.pid(), std::time::Duration::ZERO);
-    let written = value(&path, "supervisor_heartbeats_total{").unwrap();
-    assert!(written < 95.0, "{written}");
+    assert!(written.len() < 50, "{written:?}");
     run.signal(Signal::SIGTERM);
     assert_eq!(run.code(), 0);
     assert_eq!(value(&path, "supervisor_heartbeats_total{"), Some(100.0));
