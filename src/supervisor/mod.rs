@@ -352,10 +352,13 @@ impl Supervisor {
                 };
                 let stage = leftovers.then(|| match stage {
                     Stage::Asked { .. } => self.clear(now, run.pid, out),
-                    Stage::Terminating { .. } => {
+                    Stage::Terminating { kill_at } => {
                         // To those who were born after the first.
                         out.push(Action::Terminate(self.first_signal(after.reason())));
-                        stage
+                        // More time was for the command, not for them.
+                        Stage::Terminating {
+                            kill_at: kill_at.min(now + self.policy.grace),
+                        }
                     }
                     Stage::Killed { .. } => Stage::Killed {
                         until: now + SETTLE,

@@ -80,6 +80,16 @@ fn while_it_is_stopped_it_may_ask_for_more_time_and_a_second_signal_ends_that() 
 }
 
 #[test]
+fn more_time_for_the_end_is_not_for_what_the_command_leaves_behind() {
+    let mut sim = notifying(20, 0);
+    sim.signal(Signal::SIGTERM);
+    sim.says(Notice::Extend(seconds(3600)));
+    sim.pass(seconds(10));
+    sim.exits_leaving_something(0);
+    assert_eq!(sim.deadline(), Some(seconds(15)), "the grace");
+}
+
+#[test]
 fn a_timeout_that_it_sets_counts_from_then_and_for_this_run() {
     let mut sim = notifying(20, 0);
     sim.says(Notice::Ready);
