@@ -389,6 +389,10 @@ fn what_an_earlier_run_was_allowed_to_leave_is_not_the_next_runs() {
 fn ctrl_z_in_the_midst_of_restarts_hangs_nobody() {
     let mut screen = Screen::shell("bash");
     screen.enters("\"$SUPERVISOR\" --log-file log --backoff-factor 0 false");
+    let path = screen.directory.join("log");
+    let log = || std::fs::read_to_string(&path).unwrap_or_default();
+    // What is typed before is the shell's, and Ctrl-Z takes the rest of it away.
+    assert!(eventually(|| log().contains("started")));
     for _ in 0..10 {
         let_pass(std::time::Duration::from_millis(20));
         screen.types(CTRL_Z);
@@ -396,7 +400,6 @@ fn ctrl_z_in_the_midst_of_restarts_hangs_nobody() {
         screen.enters("fg");
         screen.shows("SUPERVISOR");
     }
-    let log = || std::fs::read_to_string(screen.directory.join("log")).unwrap();
     // (One that is typed before the shell has given us the terminal back is the shell's.)
     let mut master = screen.master.try_clone().unwrap();
     assert!(eventually(|| {
