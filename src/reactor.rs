@@ -121,6 +121,8 @@ struct Reactor {
     manager: Option<Manager>,
     metrics: Option<Metrics>,
     hooks: Hooks,
+    /// When it is looked whether anything of a hook that has ended is left, and how long after the last look.
+    linger: Option<(Instant, Duration)>,
     /// The commands of the hooks, and what is not for their environment.
     on_event: Option<OsString>,
     on_give_up: Option<OsString>,
@@ -209,6 +211,7 @@ impl Reactor {
             manager: Manager::of_the_environment(clock::now()),
             metrics,
             hooks,
+            linger: None,
             on_event: config.on_event.clone(),
             on_give_up: config.on_give_up.clone(),
             is_own_variable: config.is_own_variable,
@@ -264,6 +267,7 @@ impl Reactor {
             self.flood.deadline(),
             self.echo.deadline(),
             self.hooks.deadline(),
+            self.linger.map(|(at, _)| at),
             control.and_then(Control::deadline),
             self.manager.as_ref().and_then(Manager::deadline),
             self.metrics.as_ref().and_then(Metrics::deadline),

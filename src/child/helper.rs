@@ -113,8 +113,16 @@ impl Command {
         }
     }
 
+    /// Whether the helper has ended, and something of it is left: when that leaves its group and hides, which
+    /// nothing announces, [`Command::helper_over`] is to be asked.
+    #[must_use]
+    pub fn has_lingering_helper(&self) -> bool {
+        let helper = self.helper.as_ref();
+        helper.is_some_and(|helper| helper.ended.is_some())
+    }
+
     /// How the helper ended, once nothing of it is left.
-    pub(super) fn helper_over(&mut self) -> Option<Ended> {
+    pub fn helper_over(&mut self) -> Option<Ended> {
         // One that could not be killed in time may be among them.
         let adopts = self.adopts;
         self.strangers

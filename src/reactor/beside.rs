@@ -1,5 +1,7 @@
 //! What goes on beside supervision: what the command says, who asks, hooks, metrics, a service manager.
 
+use std::time::Duration;
+
 use mio::Token;
 use nix::sys::signal::Signal;
 
@@ -17,6 +19,9 @@ use crate::text::Quoted;
 
 /// Before a verdict: who floods the socket shall not hide a beat behind what he sends.
 pub(super) const THOROUGHLY: usize = 16;
+
+/// So long after the end of a hook it is looked for the first time whether anything of it is left.
+const LINGER: Duration = Duration::from_millis(10);
 
 impl Reactor {
     /// What the command has said on its socket; beats are noted, and told with those of the file.
@@ -173,6 +178,7 @@ impl Reactor {
 
     /// Starts, and ends, what is due.
     pub(super) fn run_hooks(&mut self) {
+        self.look_for_lingering_hook();
         while let Some(step) = self.hooks.step(clock::now()) {
             match step {
                 Step::Start(job) => self.start_hook(job),
@@ -180,6 +186,23 @@ impl Reactor {
             }
         }
         self.tell_of_hooks();
+    }
+
+    /// A few times while its time lasts, and each time after a longer while.
+    fn look_for_lingering_hook(&mut self) {
+        if !self.command.has_lingering_helper() {
+            self.linger = None;
+            return;
+        }
+        let now = clock::now();
+        let (at, after) = *self.linger.get_or_insert((now + LINGER, LINGER));
+        if at <= now {
+            self.linger = Some((now + after * 4, after * 4));
+            if let Some(ended) = self.command.helper_over() {
+                self.linger = None;
+                self.hook_over(ended);
+            }
+        }
     }
 
     fn start_hook(&mut self, job: Job) {

@@ -302,6 +302,21 @@ fn a_hook_that_leaves_its_group_delays_nothing_and_does_not_outlive_its_time() {
 }
 
 #[test]
+fn a_hook_whose_last_process_hides_is_over() {
+    // Nothing announces that it leaves its group.
+    let hook = "[ $SUPERVISOR_EVENT = started ] || { echo > next; exit 0; }
+        (sleep 0.3; exec env -i PATH=\"$PATH\" setsid sleep 1000) & exit 0";
+    let options = ["--on-event", hook, "--backoff-factor", "0"];
+    let mut run = Setup::new(words(&options, "read line; exit 1")).start();
+    run.logged(&["started"]);
+    let start = Instant::now();
+    run.send("go");
+    run.logged(&["exited"]);
+    assert!(eventually(|| run.directory.join("next").exists()));
+    assert!(start.elapsed().as_secs() < 9, "{:?}", start.elapsed());
+}
+
+#[test]
 fn a_hook_that_hides_is_not_left_behind() {
     let hook = "env -i PATH=\"$PATH\" setsid -f sh -c 'echo $$ >> hidden; exec sleep 1000'";
     let options = [
