@@ -33,7 +33,8 @@ fn a_command_that_does_not_obey_is_killed_after_the_grace() {
         let stopping = run.logged(&["stopping", "grace=0.300s"]);
         run.said("got SIGTERM");
         let killing = run.logged(&["killing"]);
-        assert!(between(&stopping, &killing) >= 0.299);
+        // It is acted before it is told of, which a busy machine may put off.
+        assert!(between(&stopping, &killing) >= 0.25);
         assert_eq!(run.code(), code, "{signal}");
     }
 }
