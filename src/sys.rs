@@ -14,11 +14,14 @@
 //! * **Signals.** Asking for a disposition, ignoring one, and dying or stopping of one as who never
 //!   handled it: [`is_ignored`], [`ignore`], [`die_of`], [`suspend`]. And who sent one, which
 //!   signal-hook does not tell without a queue of fixed length: [`note_senders`].
+//! * **Unwinding**, which a release build does not do: `unwind`.
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
 #[cfg(target_os = "linux")]
 mod datagram;
 mod signals;
+#[cfg(all(target_os = "linux", panic = "abort"))]
+mod unwind;
 
 use std::ffi::{CString, OsStr, c_char};
 use std::fs::{File, OpenOptions};
