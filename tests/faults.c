@@ -1,10 +1,11 @@
 /* Preloaded into the supervisor: while $FAULTS/<call> exists, the call fails with the errno in it.
- * pthread_create has two names: first_pthread_create stands for the first call. While $FAULTS/slept exists, the device has slept so many seconds. */
+ * The call that `fork` stands for is clone. pthread_create has two names: first_pthread_create stands for the first call. While $FAULTS/slept exists, the device has slept so many seconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,12 +29,13 @@ static int fault(const char *call)
     return length > 0 ? atoi(text) : 0;
 }
 
-pid_t fork(void)
+int clone(int (*run)(void *), void *stack, int flags, void *argument, ...)
 {
-    pid_t (*real)(void) = (pid_t (*)(void))dlsym(RTLD_NEXT, "fork");
+    int (*real)(int (*)(void *), void *, int, void *, ...) =
+        (int (*)(int (*)(void *), void *, int, void *, ...))dlsym(RTLD_NEXT, "clone");
     int failure = fault("fork");
     if (!failure)
-        return real();
+        return real(run, stack, flags, argument);
     errno = failure;
     return -1;
 }

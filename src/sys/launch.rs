@@ -1,0 +1,323 @@
+//! Launching the command; see the module above.
+
+use std::ffi::{CString, OsStr, c_char};
+#[cfg(target_os = "linux")]
+use std::ffi::{c_int, c_void};
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeReader, PipeWriter, Read};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::ptr;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::errno::Errno;
+use nix::libc;
+#[cfg(target_os = "linux")]
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::unistd::{ForkResult, Pid};
+
+#[cfg(target_os = "linux")]
+use super::has_been;
+
+/// A command ready to be executed, any number of times: all that `execve(2)` needs, laid out before
+/// the fork, because after it nothing may be allocated.
+pub struct Image {
+    /// Where the program may be, in this order (one place, or one for each directory of `PATH`).
+    candidates: Vec<CString>,
+    argv: CStrings,
+    envp: CStrings,
+    /// The signal mask that the command starts with.
+    mask: SigSet,
+    /// What takes the place of its standard input, output and error; None: ours.
+    silence: Option<File>,
+}
+
+/// Strings and the null-terminated array of pointers to them that C wants.
+struct CStrings {
+    pointers: Vec<*const c_char>,
+    /// What the pointers point to: never changed, so never moved.
+    _strings: Vec<CString>,
+}
+
+impl CStrings {
+    fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|s| s.as_ptr());
+        Self {
+            pointers: pointers.chain([ptr::null()]).collect(),
+            _strings: strings,
+        }
+    }
+}
+
+impl Image {
+    /// `candidates`, `argv` and `environment` (each `NAME=value`) as the system will see them.
+    ///
+    /// # Errors
+    /// `InvalidInput` where one of them holds a NUL byte.
+    pub fn new<S: AsRef<OsStr>>(
+        candidates: &[S],
+        argv: &[S],
+        environment: &[S],
+        mask: SigSet,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            candidates: c_strings(candidates)?,
+            argv: CStrings::new(c_strings(argv)?),
+            envp: CStrings::new(c_strings(environment)?),
+            mask,
+            silence: None,
+        })
+    }
+
+    /// The same with nothing to read from and nothing to write to.
+    ///
+    /// # Errors
+    /// Where `/dev/null` can't be opened.
+    pub fn silent(mut self) -> io::Result<Self> {
+        let null = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
+        self.silence = Some(null);
+        Ok(self)
+    }
+
+    /// The signal mask that the command starts with.
+    #[must_use]
+    pub fn mask(&self) -> SigSet {
+        self.mask
+    }
+}
+
+fn c_strings<S: AsRef<OsStr>>(strings: &[S]) -> io::Result<Vec<CString>> {
+    let all = strings.iter().map(|s| CString::new(s.as_ref().as_bytes()));
+    all.collect::<Result<_, _>>().map_err(io::Error::from)
+}
+
+/// Launches the command, in a process group of its own or in ours, to be sent SIGTERM when this thread
+/// dies (Linux, prctl(2) `PR_SET_PDEATHSIG`: so call it from the main thread). `to_default` are the
+/// signals whose disposition here is not the command's. Returns when the command has been executed, or
+/// could not be.
+///
+/// # Errors
+/// That of `pipe`, `fork` or, from the child, of `execve`: `ENOENT` if no candidate was found,
+/// `EACCES` if one was but may not be executed.
+pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Result<Pid> {
+    // No handler of ours may run in the child: it would take a signal that is the command's.
+    let ours = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let plan = Plan {
+        image,
+        to_default,
+        own_group,
+        parent: nix::unistd::getpid(),
+    };
+    let launched = if own_group {
+        spawn_in_our_memory(&plan)
+    } else {
+        spawn_by_fork(&plan, ours)
+    };
+    // Can't fail: the mask comes from the system.
+    let _ = ours.thread_set_mask();
+    launched
+}
+
+/// What the child is to do.
+struct Plan<'a> {
+    image: &'a Image,
+    to_default: &'a [Signal],
+    own_group: bool,
+    parent: Pid,
+}
+
+/// As vfork(2) does: this thread waits, and the child uses our memory until it has been executed, so that no
+/// page table is copied. Not in a group of ours, whose terminal could stop the child on the way (Ctrl-Z),
+/// and us with it.
+#[cfg(target_os = "linux")]
+fn spawn_in_our_memory(plan: &Plan<'_>) -> io::Result<Pid> {
+    /// Bytes; none of what it calls needs a tenth of that. Freed memory of this size goes back to the
+    /// system at once.
+    const STACK: usize = 0x1_0000;
+
+    struct Errand<'a> {
+        plan: &'a Plan<'a>,
+        /// What the child failed at; 0: at nothing.
+        errno: AtomicI32,
+    }
+
+    extern "C" fn run(errand: *mut c_void) -> c_int {
+        // SAFETY: it is the errand below, which lives until the child is out of our memory.
+        let errand = unsafe { &*errand.cast::<Errand<'_>>() };
+        errand
+            .errno
+            .store(exec(errand.plan) as i32, Ordering::Relaxed);
+        // SAFETY: it never returns, and runs none of the exit handlers, which are the parent's.
+        unsafe { libc::_exit(127) }
+    }
+
+    let mut stack: Vec<u128> = Vec::with_capacity(STACK / size_of::<u128>());
+    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
+    let errand = Errand {
+        plan,
+        errno: AtomicI32::new(0),
+    };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the child has a stack of its own (it grows downwards from `top`, which is aligned), and this
+    // thread does not go on, nor is anything of it freed, before the child has been executed or has ended
+    // (clone(2), CLONE_VFORK). Other threads may, so as after a fork it may only make async-signal-safe
+    // calls: `exec` allocates nothing, takes no lock and never unwinds. It changes nothing that it
+    // shares with us but `errno` above and the C library's own, which nobody here looks at after this.
+    // Dispositions and mask it has for itself.
+    let child = unsafe {
+        libc::clone(
+            run,
+            top.cast(),
+            flags,
+            (&raw const errand).cast_mut().cast(),
+        )
+    };
+    let child = Errno::result(child)?;
+    match errand.errno.load(Ordering::Relaxed) {
+        0 => Ok(Pid::from_raw(child)),
+        // It is about to exit, and is reaped like any other.
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// There is no such call.
+#[cfg(not(target_os = "linux"))]
+fn spawn_in_our_memory(plan: &Plan<'_>) -> io::Result<Pid> {
+    spawn_by_fork(plan, plan.image.mask)
+}
+
+/// In memory of its own, and heard of through a pipe; `mask` is the one that this thread waits with.
+fn spawn_by_fork(plan: &Plan<'_>, mask: SigSet) -> io::Result<Pid> {
+    let (report, reporter) = io::pipe()?;
+    // SAFETY: other threads may exist, so the child may only make async-signal-safe calls
+    // (fork(2), signal-safety(7)). `become_command` does: it allocates nothing, takes no lock,
+    // never returns and never unwinds.
+    let forked = unsafe { nix::unistd::fork() };
+    if matches!(forked, Ok(ForkResult::Child)) {
+        become_command(plan, &reporter);
+    }
+    drop(reporter);
+    match forked {
+        Ok(ForkResult::Parent { child }) => match read_errno(report, child, mask) {
+            None => Ok(child),
+            // It is about to exit, and is reaped like any other.
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        },
+        Ok(ForkResult::Child) => Err(io::ErrorKind::Other.into()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// What the child has to say: nothing once it has been executed, for the pipe closes with that; nor
+/// where it was stopped before (Ctrl-Z), for then it is there, and its fate is heard of as its end.
+/// This waits as long as the system takes to load the program, as vfork(2) would.
+fn read_errno(mut report: PipeReader, child: Pid, mask: SigSet) -> Option<i32> {
+    if is_stopped_first(&report, child, mask) {
+        return None;
+    }
+    let mut errno = [0; size_of::<i32>()];
+    // EINTR is retried by `read_exact`; a short read is a child that was killed, and is reaped as such.
+    let read = report.read_exact(&mut errno);
+    read.is_ok().then(|| i32::from_ne_bytes(errno))
+}
+
+/// Waits until there is something to be read, or the child was stopped. That is told by a SIGCHLD, which
+/// is blocked until now and by `mask` no more, so that it can't come just before.
+#[cfg(target_os = "linux")]
+fn is_stopped_first(report: &PipeReader, child: Pid, mask: SigSet) -> bool {
+    let mut readable = [PollFd::new(report.as_fd(), PollFlags::POLLIN)];
+    while nix::poll::ppoll(&mut readable, None, Some(mask)) == Err(Errno::EINTR) {
+        if has_been(child, libc::WSTOPPED) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Elsewhere the command has a group of its own, and no terminal stops it on the way.
+#[cfg(not(target_os = "linux"))]
+fn is_stopped_first(_: &PipeReader, _: Pid, _: SigSet) -> bool {
+    false
+}
+
+/// The child's side of [`spawn_by_fork`].
+fn become_command(plan: &Plan<'_>, reporter: &PipeWriter) -> ! {
+    let errno = exec(plan);
+    exit_with(reporter.as_raw_fd(), errno)
+}
+
+/// Becomes the command; what it failed at.
+fn exec(plan: &Plan<'_>) -> Errno {
+    let Plan { image, parent, .. } = *plan;
+    if plan.own_group
+        && let Err(errno) = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))
+    {
+        return errno;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // Where it can't be had the command still runs.
+        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM);
+        let parent_now = nix::unistd::getppid();
+        // 0: we are in a pid namespace of our own, and it is outside (`unshare --pid`).
+        if parent_now != parent && parent_now.as_raw() != 0 {
+            // The supervisor died in between, and its death will not be told again.
+            return Errno::ESRCH;
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = parent;
+    // std ignores SIGPIPE for itself. The rest keeps what the caller set.
+    for signal in plan.to_default.iter().chain(&[Signal::SIGPIPE]) {
+        // SAFETY: signal(2) with SIG_DFL installs no code; it is async-signal-safe.
+        unsafe { libc::signal(*signal as i32, libc::SIG_DFL) };
+    }
+    if let Err(errno) = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&image.mask), None) {
+        return errno;
+    }
+    if let Some(null) = &image.silence {
+        for standard in 0..=2 {
+            // SAFETY: dup2(2) is async-signal-safe, and `null` is open.
+            if unsafe { libc::dup2(null.as_raw_fd(), standard) } < 0 {
+                return Errno::last();
+            }
+        }
+    }
+    // As execvp(3): on to the next directory where nothing is found, the directory can't be reached
+    // (a network file system) or nothing may be executed; the last is remembered. Never to a shell.
+    let mut outcome = Errno::ENOENT;
+    for candidate in &image.candidates {
+        let (argv, envp) = (image.argv.pointers.as_ptr(), image.envp.pointers.as_ptr());
+        // SAFETY: both arrays end with a null pointer, and what they point to lives in `image`.
+        unsafe { libc::execve(candidate.as_ptr(), argv, envp) };
+        let errno = Errno::last();
+        if matches!(errno, Errno::EACCES | Errno::ENAMETOOLONG) {
+            outcome = errno;
+        } else if !matches!(
+            errno,
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT
+        ) {
+            return errno;
+        }
+    }
+    outcome
+}
+
+/// Tells the parent why and exits, without being stopped on the way. A plain `exit` would run the parent's exit handlers.
+fn exit_with(reporter: RawFd, errno: Errno) -> ! {
+    let bytes = (errno as i32).to_ne_bytes();
+    let _ = SigSet::all().thread_block();
+    // SAFETY: `bytes` is valid for its length, `reporter` is open; both calls are
+    // async-signal-safe. If the write fails, so has the parent.
+    unsafe {
+        libc::write(reporter, bytes.as_ptr().cast(), bytes.len());
+        libc::_exit(127)
+    }
+}
