@@ -16,7 +16,7 @@ use crate::control::peer;
 use crate::control::place::Place;
 use crate::control::protocol::Request;
 use crate::exit::Exit;
-use crate::logging::complain;
+use crate::logging::{complain, tell};
 use crate::text::Quoted;
 
 /// So long an instance may take to answer; all together, where all are asked.
@@ -85,7 +85,7 @@ fn list(form: Form) -> Result<Exit, Failure> {
     }
     let answered = |instance: &Value| instance.get("error").is_none();
     let all_answered = instances.iter().all(answered);
-    print(&match form {
+    tell(&match form {
         Form::Json => format!("{}\n", Value::Array(instances)),
         Form::Text => show::table(&instances),
     });
@@ -139,7 +139,7 @@ fn one(verb: Verb, name: &str, form: Form) -> Result<Exit, Failure> {
     let instance = instance.map_err(silent)?;
     let request = match verb {
         Verb::Status => {
-            print(&match form {
+            tell(&match form {
                 Form::Json => format!("{instance}\n"),
                 Form::Text => show::one(&instance),
             });
@@ -239,9 +239,4 @@ fn instance(mut answer: Value) -> io::Result<Value> {
         Some(instance @ Value::Object(_)) => Ok(instance),
         _ => Err(io::Error::other(error)),
     }
-}
-
-/// Not `print!`, which panics where stdout can't be written.
-fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
 }

@@ -88,3 +88,6 @@ mod sys;
 pub mod terminal;
 pub mod text;
 pub mod threads;
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub use sys::begin;

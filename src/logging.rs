@@ -4,7 +4,7 @@
 mod line;
 mod sink;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,6 +30,13 @@ pub fn complain(text: &str) {
     // Where it can't be written, the exit code has to do.
     let _ = stderr.put(text.as_bytes(), 1);
     stderr.finish();
+}
+
+/// Says on stdout what was asked for. Not `print!`, which panics where that can't be written.
+pub fn tell(text: &str) {
+    let mut stdout = io::stdout();
+    let _ = stdout.write_all(text.as_bytes());
+    let _ = stdout.flush();
 }
 
 /// Sets the log up: to `file` where one is named, else to stderr.

@@ -1,8 +1,7 @@
 //! `supervisor [OPTIONS] <command> [args...]`: see the library's documentation.
+#![cfg_attr(all(target_os = "linux", target_env = "gnu"), no_main)]
 
 use std::ffi::OsString;
-use std::io::Write;
-use std::process::ExitCode;
 
 use supervisor::cli::{self, Early};
 use supervisor::config::{Config, Order};
@@ -11,9 +10,23 @@ use supervisor::exit::Exit;
 use supervisor::reactor::{self, Ending};
 use supervisor::{client, logging, signals};
 
-fn main() -> ExitCode {
+/// The C library's call, without std in between. It tells std the arguments before that.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "the only function of this name")]
+#[unsafe(no_mangle)]
+extern "C" fn main() -> std::ffi::c_int {
+    supervisor::begin();
+    run().0.into()
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn main() -> std::process::ExitCode {
+    run().into()
+}
+
+fn run() -> Exit {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    let exit = match cli::parse(&argv) {
+    match cli::parse(&argv) {
         Ok(Order::Call(call)) => client::run(&call),
         Ok(Order::Supervise(config)) => match supervise(settled(config)) {
             Ok(Ending { exit, by }) => {
@@ -28,8 +41,7 @@ fn main() -> ExitCode {
             }
         },
         Err(early) => print(&early),
-    };
-    exit.into()
+    }
 }
 
 /// The same, where the command line's memory was, and not above it: that can then be given back.
@@ -46,8 +58,7 @@ fn supervise(config: Config) -> Result<Ending, Error> {
 
 fn print(early: &Early) -> Exit {
     if early.exit == Exit::SUCCESS {
-        // Not `print`, which panics where stdout can't be written.
-        let _ = std::io::stdout().write_all(early.text.as_bytes());
+        logging::tell(&early.text);
     } else {
         logging::complain(&early.text);
     }

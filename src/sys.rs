@@ -14,9 +14,12 @@
 //! * **Signals.** Asking for a disposition, ignoring one, and dying or stopping of one as who never
 //!   handled it: [`is_ignored`], [`ignore`], [`die_of`], [`suspend`]. And who sent one, which
 //!   signal-hook does not tell without a queue of fixed length: [`note_senders`].
+//! * **Beginning** without std's own beginning: [`begin`].
 //! * **Unwinding**, which a release build does not do: `unwind`.
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod begin;
 #[cfg(target_os = "linux")]
 mod datagram;
 mod launch;
@@ -40,6 +43,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub use begin::begin;
 #[cfg(target_os = "linux")]
 pub use datagram::receive;
 pub use launch::{Image, spawn};

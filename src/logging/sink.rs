@@ -221,7 +221,7 @@ impl Lines for Sink {
                 written
             }
             Self::Socket => {
-                // (std ignores SIGPIPE for us.)
+                // (SIGPIPE is ignored from our beginning on.)
                 let flags = MsgFlags::MSG_DONTWAIT;
                 Ok(send(stderr.as_raw_fd(), bytes, flags)?)
             }

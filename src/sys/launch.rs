@@ -274,7 +274,7 @@ fn exec(plan: &Plan<'_>) -> Errno {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = parent;
-    // std ignores SIGPIPE for itself. The rest keeps what the caller set.
+    // SIGPIPE is ignored from our beginning on. The rest keeps what the caller set.
     for signal in plan.to_default.iter().chain(&[Signal::SIGPIPE]) {
         // SAFETY: signal(2) with SIG_DFL installs no code; it is async-signal-safe.
         unsafe { libc::signal(*signal as i32, libc::SIG_DFL) };

@@ -61,6 +61,8 @@ fn without_heartbeat_there_is_one_thread_and_it_sleeps() {
 fn signals_are_the_main_threads_alone() {
     let mut run = Setup::puppet(&["--enable-heartbeat", "--heartbeat-file", "hb"]).start();
     run.ready();
+    // While it launches, the main thread has them blocked, too.
+    run.logged(&["started"]);
     let threads = fs::read_dir(format!("/proc/{}/task", run.pid())).unwrap();
     let mut blocked: Vec<u64> = threads
         .map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).unwrap())
