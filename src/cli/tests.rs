@@ -20,7 +20,7 @@ fn parse_words(words: &[&str]) -> Result<Config, Early> {
 
 #[test]
 fn the_definition_is_consistent() {
-    definition().debug_assert();
+    definition(&whole()).debug_assert();
 }
 
 #[test]
@@ -44,6 +44,35 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.log_file, None);
     assert!(!config.keep_descendants);
     assert!(parse_words(&["true"]).unwrap().policy.heartbeat.is_none());
+}
+
+#[test]
+fn to_leave_out_what_nobody_named_makes_no_difference() {
+    for line in [
+        "true",
+        "true --timeout x --list",
+        "--timeout=3 --enable-heartbeat --initial-check-delay 0.5 -- true",
+        "--heartbeat-file hb --max-restarts -1 --max-backoff 7 true",
+        "--grace-period 1 --grace-period 2 --keep-descendants --sd-notify true",
+        "--hang-signal abrt --log-level debug --log-file l --name n true",
+        "--backoff-factor 0 --backoff-jitter .5 --reset-after 0 true",
+        "--on-event a --on-give-up b --metrics-file m true",
+        "--list --json",
+        "--status n",
+        "--restart n",
+    ] {
+        let words = ["supervisor"].into_iter().chain(line.split(' '));
+        let argv: Vec<_> = words.map(OsString::from).collect();
+        let matches = definition(&whole()).try_get_matches_from(&argv).unwrap();
+        let by_the_whole = order(Typed(matches));
+        let brief = parse(&argv).unwrap();
+        assert_eq!(format!("{brief:?}"), format!("{by_the_whole:?}"), "{line}");
+        let named = OPTIONS.iter().filter(|row| row.is_named(&argv)).count();
+        let typed = argv
+            .iter()
+            .filter(|word| word.len() > 2 && word.as_encoded_bytes().starts_with(b"--"));
+        assert!(named <= typed.count(), "{line}: {named}");
+    }
 }
 
 #[test]
@@ -127,7 +156,7 @@ fn a_variable_is_on_unless_it_says_no() {
 
 #[test]
 fn each_option_has_its_variable() {
-    for arg in definition().get_arguments() {
+    for arg in definition(&whole()).get_arguments() {
         let (Some(long), Some(variable)) = (arg.get_long(), arg.get_env()) else {
             // A call has none: a variable would turn each supervisor into it.
             let calls = [
