@@ -54,9 +54,6 @@ pub enum Origin {
     Processes(Vec<Pid>),
 }
 
-/// Of each signal by its number.
-static SENDERS: [Senders; 32] = [const { Senders::new() }; 32];
-
 /// The registered signals.
 pub struct Signals {
     pipe: signal_hook_mio::v1_0::Signals,
@@ -66,6 +63,8 @@ pub struct Signals {
     pub mask: SigSet,
     /// A SIGHUP then says that the terminal was closed, not 'reload'.
     has_terminal: bool,
+    /// Of each signal by its number; only where the terminal's own are to be told from others.
+    senders: Option<&'static [Senders; 32]>,
 }
 
 /// Whether the command has a terminal, and how.
@@ -99,8 +98,11 @@ impl Signals {
         let handled: SigSet = changed.iter().copied().collect();
         handled.thread_block()?;
         // Before the pipe's own handlers, so that who sent a signal is known when it is heard.
-        for signal in changed.iter().filter(|_| shared) {
-            sys::note_senders(*signal, &SENDERS[*signal as usize])?;
+        let senders = shared.then(|| &*Box::leak(Box::new([const { Senders::new() }; 32])));
+        if let Some(senders) = senders {
+            for signal in &changed {
+                sys::note_senders(*signal, &senders[*signal as usize])?;
+            }
         }
         let mut pipe =
             signal_hook_mio::v1_0::Signals::new(changed.iter().map(|signal| *signal as i32))?;
@@ -118,18 +120,20 @@ impl Signals {
             changed,
             mask,
             has_terminal: control != Control::Without,
+            senders,
         })
     }
 
     /// What has arrived since the last call, requests to stop first and ends of children last.
     pub fn take(&mut self) -> Vec<Heard> {
         let arrived = self.pipe.pending();
-        let has_terminal = self.has_terminal;
+        let (has_terminal, senders) = (self.has_terminal, self.senders);
         let mut heard: Vec<_> = arrived
             .filter_map(|number| Signal::try_from(number).ok())
             .flat_map(|signal| {
-                let origins = origins(SENDERS[signal as usize].take());
-                origins.filter_map(move |origin| meaning(signal, origin, has_terminal))
+                let unknown = (false, Some(Vec::new()));
+                let senders = senders.map_or(unknown, |all| all[signal as usize].take());
+                origins(senders).filter_map(move |origin| meaning(signal, origin, has_terminal))
             })
             .collect();
         heard.sort_by_key(|heard| match heard {
