@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
 use crate::exit::Ended;
-use crate::sys::{self, Image, Waited};
+use crate::sys::{self, Environment, Image, Waited};
 use crate::text::Quoted;
 use helper::Helper;
 use kin::{Id, Strangers};
@@ -121,8 +121,8 @@ pub enum Reaped {
 }
 
 impl Command {
-    /// Prepares `argv` (never empty) to be launched with `environment`, each variable as a pair,
-    /// and the signal mask `mask`. Also makes this process the one to which orphans of the command
+    /// Prepares `argv` (never empty) to be launched with `environment` and the
+    /// signal mask `mask`. Also makes this process the one to which orphans of the command
     /// are re-parented (Linux, prctl(2) `PR_SET_CHILD_SUBREAPER`). Those who descend from this
     /// process already are never signalled. With `share_group` it stays in our process group, which
     /// takes [`can_share_group`].
@@ -131,15 +131,15 @@ impl Command {
     /// Where a string holds a NUL byte, which nothing that came from the system does.
     pub fn new(
         argv: &[OsString],
-        environment: &[(OsString, OsString)],
+        mut environment: Environment,
         mask: SigSet,
         to_default: Vec<Signal>,
         keep_descendants: bool,
         share_group: bool,
     ) -> io::Result<Self> {
         let shared_group = share_group.then(getpgrp);
-        let path = environment.iter().find(|(name, _)| name == "PATH");
-        let path = path.map_or(OsStr::new(DEFAULT_PATH), |(_, path)| path.as_os_str());
+        let path = environment.get("PATH").unwrap_or(OsStr::new(DEFAULT_PATH));
+        let candidates = candidates(&argv[0], path);
         let listed = kin::is_listed();
         let has_children = sys::has_children(None);
         let strangers = if listed && has_children {
@@ -147,11 +147,11 @@ impl Command {
         } else {
             Strangers::default()
         };
-        let variables = environment.iter();
-        let pairs = variables.map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")));
-        let pairs: Vec<OsString> = pairs.chain(strangers.mark()).collect();
+        if let Some(mark) = strangers.mark() {
+            environment.add(mark);
+        }
         Ok(Self {
-            image: Image::new(&candidates(&argv[0], path), argv, &pairs, mask)?,
+            image: Image::new(&candidates, argv, &environment, mask)?,
             to_default,
             listed,
             unknown_strangers: has_children && !listed,

@@ -28,7 +28,7 @@ fn run() -> Exit {
     let argv: Vec<OsString> = std::env::args_os().collect();
     match cli::parse(&argv) {
         Ok(Order::Call(call)) => client::run(&call),
-        Ok(Order::Supervise(config)) => match supervise(settled(config)) {
+        Ok(Order::Supervise(config)) => match supervise(*config) {
             Ok(Ending { exit, by }) => {
                 if let Some(signal) = by {
                     signals::die_of(signal);
@@ -42,11 +42,6 @@ fn run() -> Exit {
         },
         Err(early) => print(&early),
     }
-}
-
-/// The same, where the command line's memory was, and not above it: that can then be given back.
-fn settled(config: Box<Config>) -> Config {
-    Config::clone(&config)
 }
 
 fn supervise(config: Config) -> Result<Ending, Error> {

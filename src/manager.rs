@@ -1,7 +1,7 @@
 //! The service manager that we run under, systemd say: what it is told (`sd_notify(3)`), and its own
 //! watchdog (`sd_watchdog_enabled(3)`).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -148,8 +148,8 @@ fn interval_of(microseconds: Option<&OsStr>, pid: Option<&OsStr>, me: u32) -> Op
 }
 
 /// The value of each variable of the caller's that a child of ours may have.
-pub fn is_ours(name: &OsString) -> bool {
-    VARIABLES.iter().any(|variable| name == variable)
+pub fn is_ours(name: &OsStr) -> bool {
+    VARIABLES.iter().any(|variable| name == *variable)
 }
 
 #[cfg(test)]

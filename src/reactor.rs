@@ -54,7 +54,6 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// # Errors
 /// Where supervision can't begin, or can't go on; then the command's tree has been killed.
 pub fn run(config: Config) -> Result<Ending, Error> {
-    sys::return_memory();
     let mut reactor = Reactor::new(&config)?;
     if !config.without_effect.is_empty() {
         log::warn!(
@@ -179,7 +178,7 @@ impl Reactor {
         let address = notify.as_ref().map(NotifySocket::address);
         let command = Command::new(
             &argv,
-            &environment::of_the_command(config, path, address),
+            environment::of_the_command(config, path, address),
             signals.mask,
             signals.changed.clone(),
             config.keep_descendants,
@@ -222,6 +221,8 @@ impl Reactor {
     fn supervise(&mut self, machine: &mut Supervisor, first: Vec<Action>) -> Result<Exit, Error> {
         let mut events = Events::with_capacity(64);
         self.perform(machine, first)?;
+        // What it took to come here is not needed again; the command runs already.
+        sys::return_memory();
         loop {
             self.run_hooks();
             self.tell_others(machine);

@@ -47,24 +47,36 @@ use nix::unistd::Pid;
 pub use begin::begin;
 #[cfg(target_os = "linux")]
 pub use datagram::receive;
-pub use launch::{Image, spawn};
+pub use launch::{Environment, Image, spawn};
 pub use signals::{Senders, die_of, ignore, is_ignored, note_senders, suspend};
 
-/// Gives back to the system what the command line needed and nothing needs any more (malloc_trim(3)); and
-/// from now on, when it is freed, what is large, as the buffer of a directory that is read (32 kB), which on
-/// the heap would be dirty memory for ever (mallopt(3)).
-#[cfg(target_env = "gnu")]
+/// Gives back to the system what the start needed and nothing needs any more: of the heap (malloc_trim(3)),
+/// and of the stack (madvise(2)). And from now on, when it is freed, what is large, as the buffer of a
+/// directory that is read (32 kB), which on the heap would be dirty memory for ever (mallopt(3)).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[inline(never)]
 pub fn return_memory() {
     const LARGE: i32 = 16_384;
-    // SAFETY: both touch nothing but the allocator's own parameters and free memory.
+    /// Bytes: no frame of this function is larger, nor what the system keeps below it (the red zone).
+    const OURS: usize = 1024;
+    /// Bytes: the deepest of the start was not half as deep.
+    const DEPTH: usize = 0x1_0000;
+    /// Bytes: no page is smaller, and where one is larger the call refuses to begin in its midst.
+    const PAGE: usize = 4096;
+    let here = 0u8;
+    let below = ((&raw const here).addr() - OURS) & !(PAGE - 1);
+    let bottom = (&raw const here).with_addr(below - DEPTH).cast_mut();
+    // SAFETY: the first two touch nothing but the allocator's own parameters and free memory. The stack
+    // grows downwards: below this frame nothing is alive.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
         libc::malloc_trim(0);
+        libc::madvise(bottom.cast(), DEPTH, libc::MADV_DONTNEED);
     }
 }
 
 /// Others have no such calls.
-#[cfg(not(target_env = "gnu"))]
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn return_memory() {}
 
 /// What there is to be heard of our children.

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use super::kin::Id;
 use super::{Command, News, ROUNDS, kin, tolerate};
 use crate::exit::Ended;
-use crate::sys::{self, Image};
+use crate::sys::{self, Environment, Image};
 
 /// One that runs.
 pub struct Helper {
@@ -35,18 +35,11 @@ impl Command {
     ///
     /// # Errors
     /// Those of fork(2) and execve(2); and where there is no `/dev/null`.
-    pub fn start_helper(
-        &mut self,
-        script: &OsStr,
-        environment: &[(OsString, OsString)],
-    ) -> io::Result<()> {
+    pub fn start_helper(&mut self, script: &OsStr, mut environment: Environment) -> io::Result<()> {
         self.abandon_helper();
-        let variables = environment.iter();
-        let pairs = variables.map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")));
-        let mark = self.strangers.helpers_mark();
-        let pairs: Vec<_> = pairs.chain([mark]).collect();
+        environment.add(self.strangers.helpers_mark());
         let argv: [OsString; 3] = [SHELL.into(), "-c".into(), script.into()];
-        let image = Image::new(&argv[..1], &argv, &pairs, self.image.mask())?.silent()?;
+        let image = Image::new(&argv[..1], &argv, &environment, self.image.mask())?.silent()?;
         let pid = sys::spawn(&image, &self.to_default, true)?;
         self.strangers.helpers.push(pid);
         self.helper = Some(Helper {

@@ -213,11 +213,11 @@ impl Reactor {
         let Some(script) = script else {
             return;
         };
-        let variables = job.variables.into_iter();
-        let variables = variables.map(|(name, value)| (name.into(), value));
-        let inherited = environment::inherited(self.is_own_variable).into_iter();
-        let all: Vec<_> = inherited.chain(variables).collect();
-        if let Err(error) = self.command.start_helper(script, &all) {
+        let mut environment = environment::inherited(self.is_own_variable);
+        for (name, value) in &job.variables {
+            environment.set(name, value.as_ref());
+        }
+        if let Err(error) = self.command.start_helper(script, environment) {
             log::debug!(
                 "hook not started event={} error={}",
                 Quoted::text(job.event),

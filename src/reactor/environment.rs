@@ -6,20 +6,15 @@ use std::path::Path;
 
 use crate::config::Config;
 use crate::manager;
-
-/// Variables, each as a pair.
-pub type Variables = Vec<(OsString, OsString)>;
+use crate::sys::Environment;
 
 /// Where an argument of the command says this, the heartbeat file's path takes its place.
 const PLACEHOLDER: &[u8] = b"{heartbeat-file}";
 
 /// The caller's environment without our own options, and without what is between our service manager and
 /// us.
-pub fn inherited(is_own_variable: fn(&OsStr) -> bool) -> Variables {
-    let ours = |name: &OsString| is_own_variable(name) || manager::is_ours(name);
-    std::env::vars_os()
-        .filter(|(name, _)| !ours(name))
-        .collect()
+pub fn inherited(is_own_variable: fn(&OsStr) -> bool) -> Environment {
+    Environment::inherited(|name| is_own_variable(name) || manager::is_ours(name))
 }
 
 /// The same for the command, with what it has to know to beat: the file, or the socket's address.
@@ -27,26 +22,22 @@ pub fn of_the_command(
     config: &Config,
     heartbeat_file: Option<&Path>,
     notify_socket: Option<OsString>,
-) -> Variables {
-    let mut variables = inherited(config.is_own_variable);
-    let mut set = |name: &str, value: OsString| {
-        variables.retain(|(other, _)| other != name);
-        variables.push((name.into(), value));
-    };
+) -> Environment {
+    let mut environment = inherited(config.is_own_variable);
     let Some(heartbeat) = config.policy.heartbeat else {
-        return variables;
+        return environment;
     };
     if let Some(path) = heartbeat_file {
         let timeout = heartbeat.timeout.as_secs_f64().to_string();
-        set("HEARTBEAT_FILE", path.into());
-        set("HEARTBEAT_TIMEOUT", timeout.into());
+        environment.set("HEARTBEAT_FILE", path.as_os_str());
+        environment.set("HEARTBEAT_TIMEOUT", timeout.as_ref());
     }
     if let Some(address) = notify_socket {
         let microseconds = heartbeat.timeout.as_micros().max(1).to_string();
-        set("NOTIFY_SOCKET", address);
-        set("WATCHDOG_USEC", microseconds.into());
+        environment.set("NOTIFY_SOCKET", &address);
+        environment.set("WATCHDOG_USEC", microseconds.as_ref());
     }
-    variables
+    environment
 }
 
 /// `arg` with the heartbeat file's path wherever it has the placeholder. Only with a heartbeat.

@@ -1,6 +1,6 @@
 //! Launching the command; see the module above.
 
-use std::ffi::{CString, OsStr, c_char};
+use std::ffi::{CStr, OsStr, OsString, c_char};
 #[cfg(target_os = "linux")]
 use std::ffi::{c_int, c_void};
 use std::fs::{File, OpenOptions};
@@ -27,7 +27,7 @@ use super::has_been;
 /// the fork, because after it nothing may be allocated.
 pub struct Image {
     /// Where the program may be, in this order (one place, or one for each directory of `PATH`).
-    candidates: Vec<CString>,
+    candidates: CStrings,
     argv: CStrings,
     envp: CStrings,
     /// The signal mask that the command starts with.
@@ -39,35 +39,120 @@ pub struct Image {
 /// Strings and the null-terminated array of pointers to them that C wants.
 struct CStrings {
     pointers: Vec<*const c_char>,
-    /// What the pointers point to: never changed, so never moved.
-    _strings: Vec<CString>,
+    /// What the pointers point to, one string after the other: never changed, so never moved.
+    _bytes: Vec<u8>,
 }
 
 impl CStrings {
-    fn new(strings: Vec<CString>) -> Self {
-        let pointers = strings.iter().map(|s| s.as_ptr());
-        Self {
-            pointers: pointers.chain([ptr::null()]).collect(),
-            _strings: strings,
+    /// `lasting`, which are not copied, and then the others.
+    ///
+    /// # Errors
+    /// `InvalidInput` where one of them holds a NUL byte.
+    fn new<S: AsRef<OsStr>>(lasting: &[&'static CStr], others: &[S]) -> io::Result<Self> {
+        let all = || others.iter().map(|string| string.as_ref().as_bytes());
+        if all().any(|string| string.contains(&0)) {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
+        let mut bytes = Vec::with_capacity(all().map(|string| string.len() + 1).sum());
+        for string in all() {
+            bytes.extend_from_slice(string);
+            bytes.push(0);
+        }
+        let mut pointers = Vec::with_capacity(lasting.len() + others.len() + 1);
+        pointers.extend(lasting.iter().map(|string| string.as_ptr()));
+        let starts = bytes.split_inclusive(|byte| *byte == 0);
+        pointers.extend(starts.map(|string| string.as_ptr().cast::<c_char>()));
+        pointers.push(ptr::null());
+        Ok(Self {
+            pointers,
+            _bytes: bytes,
+        })
+    }
+
+    /// Without the null.
+    fn each(&self) -> &[*const c_char] {
+        &self.pointers[..self.pointers.len() - 1]
     }
 }
 
+/// What a program finds in its environment: what stands in ours is handed on from there, and not copied.
+pub struct Environment {
+    inherited: Vec<&'static CStr>,
+    /// `NAME=value`, each.
+    own: Vec<OsString>,
+}
+
+impl Environment {
+    /// Ours, but for the variables whose name is to be left out.
+    pub fn inherited(is_left_out: impl Fn(&OsStr) -> bool) -> Self {
+        let ours = environment().filter(|variable| !is_left_out(name(variable)));
+        Self {
+            inherited: ours.collect(),
+            own: Vec::new(),
+        }
+    }
+
+    /// Sets a variable, instead of one that has this name.
+    pub fn set(&mut self, variable: &str, value: &OsStr) {
+        self.inherited.retain(|other| name(other) != variable);
+        self.own.push([variable.as_ref(), value].join("=".as_ref()));
+    }
+
+    /// Adds `NAME=value` to what there is, also of that name: it is looked for as a whole.
+    pub fn add(&mut self, variable: OsString) {
+        self.own.push(variable);
+    }
+
+    /// The value of a variable that stands in ours.
+    #[must_use]
+    pub fn get(&self, variable: &str) -> Option<&OsStr> {
+        let found = self
+            .inherited
+            .iter()
+            .find(|other| name(other) == variable)?;
+        let value = found.to_bytes().get(variable.len() + 1..)?;
+        Some(OsStr::from_bytes(value))
+    }
+}
+
+fn name(variable: &CStr) -> &OsStr {
+    let mut parts = variable.to_bytes().split(|byte| *byte == b'=');
+    OsStr::from_bytes(parts.next().unwrap_or_default())
+}
+
+/// The environment of this process, as it was given to us (environ(7)).
+fn environment() -> impl Iterator<Item = &'static CStr> {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        // SAFETY: a null-terminated array of strings of C; nothing in this process ever changes it (no
+        // thread calls setenv(3) or its like), and we stop at the null.
+        unsafe {
+            let variable = environ.as_ref().map(|_| *environ.add(next))?;
+            next += 1;
+            (!variable.is_null()).then(|| CStr::from_ptr(variable))
+        }
+    })
+    .fuse()
+}
+
 impl Image {
-    /// `candidates`, `argv` and `environment` (each `NAME=value`) as the system will see them.
+    /// `candidates`, `argv` and `environment` as the system will see them.
     ///
     /// # Errors
     /// `InvalidInput` where one of them holds a NUL byte.
     pub fn new<S: AsRef<OsStr>>(
         candidates: &[S],
         argv: &[S],
-        environment: &[S],
+        environment: &Environment,
         mask: SigSet,
     ) -> io::Result<Self> {
         Ok(Self {
-            candidates: c_strings(candidates)?,
-            argv: CStrings::new(c_strings(argv)?),
-            envp: CStrings::new(c_strings(environment)?),
+            candidates: CStrings::new(&[], candidates)?,
+            argv: CStrings::new(&[], argv)?,
+            envp: CStrings::new(&environment.inherited, &environment.own)?,
             mask,
             silence: None,
         })
@@ -91,11 +176,6 @@ impl Image {
     pub fn mask(&self) -> SigSet {
         self.mask
     }
-}
-
-fn c_strings<S: AsRef<OsStr>>(strings: &[S]) -> io::Result<Vec<CString>> {
-    let all = strings.iter().map(|s| CString::new(s.as_ref().as_bytes()));
-    all.collect::<Result<_, _>>().map_err(io::Error::from)
 }
 
 /// Launches the command, in a process group of its own or in ours, to be sent SIGTERM when this thread
@@ -293,10 +373,10 @@ fn exec(plan: &Plan<'_>) -> Errno {
     // As execvp(3): on to the next directory where nothing is found, the directory can't be reached
     // (a network file system) or nothing may be executed; the last is remembered. Never to a shell.
     let mut outcome = Errno::ENOENT;
-    for candidate in &image.candidates {
+    for candidate in image.candidates.each() {
         let (argv, envp) = (image.argv.pointers.as_ptr(), image.envp.pointers.as_ptr());
         // SAFETY: both arrays end with a null pointer, and what they point to lives in `image`.
-        unsafe { libc::execve(candidate.as_ptr(), argv, envp) };
+        unsafe { libc::execve(*candidate, argv, envp) };
         let errno = Errno::last();
         if matches!(errno, Errno::EACCES | Errno::ENAMETOOLONG) {
             outcome = errno;
