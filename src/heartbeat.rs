@@ -6,6 +6,7 @@
 
 mod evidence;
 mod look;
+mod rest;
 mod trace;
 mod watcher;
 

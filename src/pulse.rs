@@ -70,6 +70,13 @@ impl Pulse {
         self.awaited_from.store(from, Ordering::Release);
     }
 
+    /// How long the command may be silent; None while no beat is waited for.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        let is_awaited = self.awaited_from.load(Ordering::Acquire) != NONE;
+        some(self.timeout.load(Ordering::Acquire)).filter(|_| is_awaited)
+    }
+
     /// When the last beat was noticed.
     #[must_use]
     pub fn last(&self) -> Option<Instant> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use notify::event::{CreateKind, EventKind, MetadataKind, ModifyKind, RenameMode};
 
 use super::look::Look;
+use super::rest::Rest;
 use super::trace::Trace;
 use crate::clock;
 use crate::pulse::Pulse;
@@ -37,8 +38,10 @@ pub struct Evidence {
 /// The last look, against which the next one is compared.
 struct Seen {
     look: Option<Look>,
-    /// When it last differed from the one before.
+    /// When its content last differed from that of the one before.
     changed_at: Option<Instant>,
+    /// The same of any of its marks.
+    marked_at: Option<Instant>,
     /// Whether its content ever changed: a file that was named by mistake is not ours to remove.
     has_beaten: bool,
     /// The way to the file, as it was when the watch was set.
@@ -47,6 +50,7 @@ struct Seen {
     /// Changes of the watched file in a row that no event had told when they were looked for. One
     /// may be told yet: the reactor was quicker than notify's thread.
     untold: u32,
+    rest: Rest,
     /// The last look has taken a mark for a beat that may have been a chmod, and nothing since was
     /// a beat for certain.
     doubted: bool,
@@ -79,6 +83,18 @@ impl Seen {
         match (found, &self.watch) {
             (Some(found), Watch::On(old) | Watch::Moving(Some(old))) => found.same_file(old),
             (None, _) | (Some(_), Watch::Moving(None) | Watch::Elsewhere) => true,
+        }
+    }
+}
+
+impl Seen {
+    /// When a change was at the latest that is told at `now` and has left the marks `found`. An event may have
+    /// waited: what left no new mark was in the same tick of the clock as what left this one, which was
+    /// seen then.
+    fn latest(&self, found: Option<&Look>, now: Instant) -> Instant {
+        match self.marked_at {
+            Some(seen) if found.is_some_and(Look::is_fine) => now.min(seen + TICK),
+            Some(_) | None => now,
         }
     }
 }
@@ -137,10 +153,12 @@ impl Evidence {
             seen: Mutex::new(Seen {
                 look,
                 changed_at: None,
+                marked_at: None,
                 has_beaten: false,
                 trace,
                 watch: Watch::Elsewhere,
                 untold: 0,
+                rest: Rest::default(),
                 doubted: false,
             }),
             blind: AtomicBool::new(false),
@@ -252,6 +270,9 @@ impl Evidence {
                 self.pulse.beat(now);
                 seen.changed_at = Some(now);
             }
+            if seen.look.is_none_or(|before| before != *found) {
+                seen.marked_at = Some(now);
+            }
             if seen.look.is_none_or(|before| !before.same_content(found)) {
                 seen.has_beaten = true;
                 seen.doubted = false;
@@ -260,30 +281,36 @@ impl Evidence {
         seen.look = found;
     }
 
-    /// Takes one event, in notify's thread: it must not move the watch, and must not panic.
-    pub fn take_event(&self, event: notify::Result<notify::Event>) {
-        let Ok(event) = event else {
-            return self.raise_blind();
+    /// Takes one event, in notify's thread: it must not move the watch, and must not panic. How long
+    /// that thread may rest now; [`Evidence::rested`] is to be told.
+    #[must_use]
+    pub fn take_event(&self, event: notify::Result<notify::Event>) -> Option<Duration> {
+        let Some(event) = event.ok().filter(|event| !event.need_rescan()) else {
+            self.raise_blind();
+            return None;
         };
-        if event.need_rescan() {
-            return self.raise_blind();
-        }
         let mut seen = self.seen();
-        let Some(news) = seen.trace.news_in(&event) else {
-            return;
-        };
+        let news = seen.trace.news_in(&event)?;
         seen.untold = 0;
         let found = Look::again(&self.path, seen.look);
         // After the look: a beat may be taken for younger than it is, never for older.
-        self.note(&mut seen, found, news, clock::now());
-        let moved = self.is_moved(&seen, news);
-        drop(seen);
-        if moved {
+        let now = clock::now();
+        let changed = self.note(&mut seen, found, news, now);
+        if self.is_moved(&seen, news) {
+            drop(seen);
             self.raise_blind();
+            return None;
         }
+        seen.rest.after(now, changed, self.pulse.timeout()?)
     }
 
-    fn note(&self, seen: &mut Seen, found: Option<Look>, news: News, now: Instant) {
+    /// The rest is over.
+    pub fn rested(&self) {
+        self.seen().rest.over(clock::now());
+    }
+
+    /// Notes what an event told. Whether the file had changed.
+    fn note(&self, seen: &mut Seen, found: Option<Look>, news: News, now: Instant) -> bool {
         let changed = match (&seen.look, &found) {
             (_, None) => false,
             (None, Some(_)) => true,
@@ -297,8 +324,11 @@ impl Evidence {
             News::Made => true,
             News::Touched | News::Gone | News::Other => false,
         };
+        if seen.look != found {
+            seen.marked_at = Some(now);
+        }
         if changed || announced || again {
-            self.pulse.beat(now);
+            self.pulse.beat(seen.latest(found.as_ref(), now));
             seen.has_beaten = true;
             seen.doubted = false;
         }
@@ -306,6 +336,7 @@ impl Evidence {
             seen.changed_at = Some(now);
         }
         seen.look = found;
+        changed
     }
 
     /// Whether the watch is no longer on the file.

@@ -49,6 +49,20 @@ impl Look {
     pub fn same_content(&self, other: &Self) -> bool {
         self.same_file(other) && (self.size, self.modified) == (other.size, other.modified)
     }
+
+    /// The same on a file system that knows whole seconds.
+    #[cfg(test)]
+    pub fn coarse(mut self) -> Self {
+        (self.modified.1, self.changed.1) = (0, 0);
+        self
+    }
+
+    /// Whether its times are finer than a tick of the system's clock, so that they are that clock's: they
+    /// have nanoseconds. (On some file systems they are whole seconds, or ten milliseconds.)
+    #[must_use]
+    pub fn is_fine(&self) -> bool {
+        self.changed.1 % 1_000_000 != 0
+    }
 }
 
 impl From<&Metadata> for Look {

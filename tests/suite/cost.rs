@@ -134,6 +134,29 @@ fn beats_do_not_wake_the_main_loop() {
 }
 
 #[test]
+fn beats_that_come_fast_wake_the_watcher_less_often_than_they_come() {
+    let options = [
+        "--enable-heartbeat",
+        "--heartbeat-file",
+        "hb",
+        "--timeout",
+        "100",
+    ];
+    let mut run = Setup::puppet(&options).start();
+    run.ready();
+    run.tell("beat");
+    let [before, _] = idle_for(run.pid(), Duration::ZERO);
+    for _ in 0..300 {
+        run.tell("beat");
+    }
+    let [_, after] = idle_for(run.pid(), Duration::ZERO);
+    let sum = |threads: &[(String, u64)]| threads.iter().map(|(_, count)| count).sum::<u64>();
+    let woken = sum(&after) - sum(&before);
+    // Each of its own would be 300; and a rest takes a tenth of a second, in which come some dozen.
+    assert!(woken < 150, "{woken} times for 300 beats");
+}
+
+#[test]
 fn the_main_loop_wakes_at_most_once_per_timeout() {
     let timeout = Duration::from_millis(1500);
     let options = [

@@ -30,7 +30,7 @@ impl Case {
     fn is_told(&self, kind: EventKind) -> bool {
         let before = self.evidence.pulse.last();
         let event = Event::new(kind).add_path(self.path().to_owned());
-        self.evidence.take_event(Ok(event));
+        let _ = self.evidence.take_event(Ok(event));
         before != self.evidence.pulse.last()
     }
 
@@ -65,6 +65,37 @@ fn a_write_counts_even_if_it_leaves_no_mark() {
         case.is_told(WRITTEN),
         "same size, same tick of the file's clock"
     );
+}
+
+#[test]
+fn an_event_that_has_waited_is_no_younger_than_what_it_left() {
+    let case = Case::new("waited");
+    let now = clock::now();
+    let told_at = |after: Duration| {
+        let mut seen = case.evidence.seen();
+        let found = Look::at(case.path());
+        case.evidence
+            .note(&mut seen, found, News::Written, now + after);
+        case.evidence.pulse.last().unwrap()
+    };
+    let _ = fs::write(case.path(), "new and longer");
+    assert_eq!(told_at(TICK), now + TICK);
+    assert_eq!(told_at(TICK * 3 / 2), now + TICK * 3 / 2);
+    assert_eq!(
+        told_at(TICK * 9),
+        now + TICK * 2,
+        "as late as it may have been"
+    );
+    let _ = fs::write(case.path(), "newer");
+    assert_eq!(told_at(TICK * 10), now + TICK * 10);
+    // Its times are whole seconds: it may have been at any moment of this one.
+    let coarse = Look::at(case.path()).map(Look::coarse);
+    let mut seen = case.evidence.seen();
+    for after in [11, 20] {
+        case.evidence
+            .note(&mut seen, coarse, News::Written, now + TICK * after);
+        assert_eq!(case.evidence.pulse.last(), Some(now + TICK * after));
+    }
 }
 
 #[test]
@@ -146,10 +177,11 @@ fn whatever_may_blind_the_watch_is_known_to_blind_the_watch_and_a_write_does_not
     assert!(!case.evidence.take_blind());
 
     let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
-    case.evidence.take_event(Ok(overflow));
+    let _ = case.evidence.take_event(Ok(overflow));
     assert!(case.evidence.take_blind(), "queue overflow");
 
-    case.evidence
+    let _ = case
+        .evidence
         .take_event(Err(notify::Error::generic("broken")));
     assert!(case.evidence.take_blind(), "error");
 
@@ -173,7 +205,7 @@ fn a_neighbours_event_is_not_even_looked_at() {
     case.touch_at(1000);
     let neighbour = case.path().with_extension("neighbour");
     let event = Event::new(WRITTEN).add_path(neighbour);
-    case.evidence.take_event(Ok(event));
+    let _ = case.evidence.take_event(Ok(event));
     assert_eq!(case.evidence.pulse.last(), None);
     assert!(!case.evidence.take_blind());
 }
