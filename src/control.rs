@@ -337,7 +337,6 @@ impl Control {
     /// The end. Who waits for it is answered, and sees that we are gone when the connection closes, which
     /// it does with this process.
     pub fn close(mut self, exit: Exit) {
-        self.unlist();
         for (client, request, _) in self.waiting() {
             let line = match request {
                 Request::Stop => protocol::ended(exit),
