@@ -54,6 +54,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// # Errors
 /// Where supervision can't begin, or can't go on; then the command's tree has been killed.
 pub fn run(config: Config) -> Result<Ending, Error> {
+    sys::share_one_heap();
     let mut reactor = Reactor::new(&config)?;
     if !config.without_effect.is_empty() {
         log::warn!(

@@ -8,7 +8,8 @@
 //!   reaped it. So: [`wait_any`].
 //! * **Signalling who is not our child.** Its number may be somebody else's by the time of the call;
 //!   a pidfd is not. So: [`PidFd`].
-//! * **Memory.** Giving back what is not needed any more: [`return_memory`].
+//! * **Memory.** Not taking what is not needed, and giving back what is not any more: [`share_one_heap`],
+//!   [`return_memory`].
 //! * **Who sent a message.** nix refuses the credentials where a descriptor came along, and would have us
 //!   take that: [`receive`].
 //! * **Signals.** Asking for a disposition, ignoring one, and dying or stopping of one as who never
@@ -49,6 +50,18 @@ pub use begin::begin;
 pub use datagram::receive;
 pub use launch::{Environment, Image, spawn};
 pub use signals::{Senders, die_of, ignore, is_ignored, note_senders, suspend};
+
+/// Has all threads use one heap (mallopt(3)): they allocate little, and a heap of its own is two pages for each
+/// of them. Call it before the first one is started.
+#[cfg(target_env = "gnu")]
+pub fn share_one_heap() {
+    // SAFETY: it sets one of the allocator's own parameters.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// Others have no such call.
+#[cfg(not(target_env = "gnu"))]
+pub fn share_one_heap() {}
 
 /// Gives back to the system what the start needed and nothing needs any more: of the heap (malloc_trim(3)),
 /// and of the stack (madvise(2)). And from now on, when it is freed, what is large, as the buffer of a
