@@ -3,7 +3,8 @@
 # make test     the tests
 # make soak     long runs under faults and load, about 20 minutes
 # make fuzz     random histories against the policy, CASES=10000000 of each property
-# make ci       formatting, lints, import directions, tests, documents
+# make footprint  what a start takes, in counts, against the bounds in scripts/footprint.py
+# make ci       formatting, lints, import directions, tests, documents, footprint
 # make others   type-checks it for FreeBSD and macOS (rustup fetches their std)
 # make install  PREFIX=/usr/local DESTDIR=
 
@@ -13,7 +14,7 @@ CARGO ?= cargo
 CASES ?= 10000000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test soak fuzz ci format lint imports docs others install uninstall clean
+.PHONY: build demo test soak fuzz footprint ci format lint imports docs others install uninstall clean
 
 build:
 	$(CARGO) build --locked --release
@@ -31,7 +32,10 @@ soak: build
 fuzz:
 	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release --lib supervisor::tests
 
-ci: format lint imports test docs
+footprint: build
+	python3 scripts/footprint.py --supervisor ./supervisor
+
+ci: format lint imports test docs footprint
 
 format:
 	$(CARGO) fmt --check
