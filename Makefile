@@ -4,6 +4,7 @@
 # make soak     long runs under faults and load, about 20 minutes
 # make fuzz     random histories against the policy, CASES=10000000 of each property
 # make edge     builds ./supervisor-edge: static, lighter in numbers, its own code at a fixed address
+# make bench    measures it beside runsv and s6-supervise where they are installed, about 15 minutes
 # make footprint  what a start takes, in counts, against the bounds in scripts/footprint.py
 # make ci       formatting, lints, import directions, tests, documents, footprint
 # make others   type-checks it for FreeBSD and macOS (rustup fetches their std)
@@ -15,7 +16,7 @@ CARGO ?= cargo
 CASES ?= 10000000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build edge demo test soak fuzz footprint ci format lint imports docs others install uninstall clean
+.PHONY: build edge demo test soak fuzz bench footprint ci format lint imports docs others install uninstall clean
 
 build:
 	$(CARGO) build --locked --release
@@ -41,6 +42,9 @@ soak: build
 
 fuzz:
 	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release --lib supervisor::tests
+
+bench: build edge
+	python3 scripts/bench.py --supervisor ./supervisor --edge ./supervisor-edge
 
 footprint: build
 	python3 scripts/footprint.py --supervisor ./supervisor
