@@ -24,7 +24,7 @@ build:
 
 # Position-independent code would be relocated at each start, which makes 28 kB of it each instance's own.
 # libc.a brings a part of libgcc that src/sys/unwind.rs stands in for: the first one counts.
-EDGE := -C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,-z,muldefs
+EDGE := --cfg edge -C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,-z,muldefs
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 edge:

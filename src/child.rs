@@ -171,7 +171,7 @@ impl Command {
     /// Launches it. Returns when it has been executed.
     ///
     /// # Errors
-    /// Those of fork(2) and execve(2).
+    /// Those of clone(2) and execve(2).
     pub fn spawn(&mut self) -> io::Result<i32> {
         if self.keep_descendants && self.shared_group.is_some() {
             // What is kept is in our group, as the next run will be.

@@ -2,7 +2,7 @@
 //!
 //! * **Launching.** `std::process::Command` empties the signal mask of the child, where the command
 //!   is to start with the caller's; its `execvp` hands a file without `#!` to a shell, where the
-//!   command is never given to one; and between its fork and exec our handlers still run in the
+//!   command is never given to one; and before its exec our handlers still run in the
 //!   child, so that a signal to the group would be swallowed there. So: [`spawn`].
 //! * **Reaping.** nix refuses the status of a child that a real-time signal killed, after having
 //!   reaped it. So: [`wait_any`].
@@ -25,7 +25,13 @@ mod begin;
 mod datagram;
 mod launch;
 mod signals;
-#[cfg(all(target_os = "linux", panic = "abort"))]
+#[cfg(all(
+    target_os = "linux",
+    target_env = "gnu",
+    not(target_arch = "arm"),
+    panic = "abort",
+    any(not(target_feature = "crt-static"), edge)
+))]
 mod unwind;
 
 use std::io;
@@ -69,9 +75,9 @@ pub fn share_one_heap() {}
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[inline(never)]
 pub fn return_memory() {
-    const LARGE: i32 = 16_384;
-    /// Bytes: no frame of this function is larger, nor what the system keeps below it (the red zone).
-    const OURS: usize = 1024;
+    const LARGE: u16 = 16_384;
+    /// Bytes: more than the frames of this function and of the call have.
+    const OURS: usize = 4096;
     /// Bytes: the deepest of the start was not half as deep.
     const DEPTH: usize = 0x1_0000;
     /// Bytes: no page is smaller, and where one is larger the call refuses to begin in its midst.
@@ -82,10 +88,15 @@ pub fn return_memory() {
     // SAFETY: the first two touch nothing but the allocator's own parameters and free memory. The stack
     // grows downwards: below this frame nothing is alive.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE.into());
         libc::malloc_trim(0);
         libc::madvise(bottom.cast(), DEPTH, libc::MADV_DONTNEED);
     }
+    // The heap ends where it is used now. What little is allocated later must not fail where there is no
+    // memory for the command: the allocator asks for 128 kB beyond this (M_TOP_PAD), which nobody touches.
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(
+        (LARGE / 2).into(),
+    )));
 }
 
 /// Others have no such calls.

@@ -1,5 +1,5 @@
 /* Preloaded into the supervisor: while $FAULTS/<call> exists, the call fails with the errno in it.
- * The call that `fork` stands for is clone. pthread_create has two names: first_pthread_create stands for the first call. While $FAULTS/slept exists, the device has slept so many seconds. */
+ * `fork` is fork and clone. pthread_create has two names: first_pthread_create stands for the first call. While $FAULTS/slept exists, the device has slept so many seconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -36,6 +36,16 @@ int clone(int (*run)(void *), void *stack, int flags, void *argument, ...)
     int failure = fault("fork");
     if (!failure)
         return real(run, stack, flags, argument);
+    errno = failure;
+    return -1;
+}
+
+pid_t fork(void)
+{
+    pid_t (*real)(void) = (pid_t (*)(void))dlsym(RTLD_NEXT, "fork");
+    int failure = fault("fork");
+    if (!failure)
+        return real();
     errno = failure;
     return -1;
 }

@@ -34,7 +34,7 @@ impl Command {
     /// its thirst nor its flood is the command's. [`Command::reap`] tells of its end.
     ///
     /// # Errors
-    /// Those of fork(2) and execve(2); and where there is no `/dev/null`.
+    /// Those of clone(2) and execve(2); and where there is no `/dev/null`.
     pub fn start_helper(&mut self, script: &OsStr, mut environment: Environment) -> io::Result<()> {
         self.abandon_helper();
         environment.add(self.strangers.helpers_mark());

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 #[cfg(target_os = "linux")]
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -24,7 +24,7 @@ use nix::unistd::{ForkResult, Pid};
 use super::has_been;
 
 /// A command ready to be executed, any number of times: all that `execve(2)` needs, laid out before
-/// the fork, because after it nothing may be allocated.
+/// there is a child, in which nothing may be allocated.
 pub struct Image {
     /// Where the program may be, in this order (one place, or one for each directory of `PATH`).
     candidates: CStrings,
@@ -75,7 +75,8 @@ impl CStrings {
     }
 }
 
-/// What a program finds in its environment: what stands in ours is handed on from there, and not copied.
+/// What a program finds in its environment: what stands in ours is handed on from there as it is, be it with a
+/// `=` or without, and not copied.
 pub struct Environment {
     inherited: Vec<&'static CStr>,
     /// `NAME=value`, each.
@@ -184,8 +185,8 @@ impl Image {
 /// could not be.
 ///
 /// # Errors
-/// That of `pipe`, `fork` or, from the child, of `execve`: `ENOENT` if no candidate was found,
-/// `EACCES` if one was but may not be executed.
+/// That of `clone` (or `pipe` and `fork`), `ENOMEM` where there is no memory for it, or, from the child, that of
+/// `execve`: `ENOENT` if no candidate was found, `EACCES` if one was but may not be executed.
 pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Result<Pid> {
     // No handler of ours may run in the child: it would take a signal that is the command's.
     let ours = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
@@ -214,35 +215,45 @@ struct Plan<'a> {
 }
 
 /// As vfork(2) does: this thread waits, and the child uses our memory until it has been executed, so that no
-/// page table is copied. Not in a group of ours, whose terminal could stop the child on the way (Ctrl-Z),
-/// and us with it.
+/// page table is copied. Not for a command in our own group, whose terminal could stop the child on the way
+/// (Ctrl-Z), and us with it. (Who sends SIGSTOP to a child in its first microseconds stops us, too, until he
+/// sends SIGCONT.)
 #[cfg(target_os = "linux")]
 fn spawn_in_our_memory(plan: &Plan<'_>) -> io::Result<Pid> {
-    /// Bytes; none of what it calls needs a tenth of that. Freed memory of this size goes back to the
-    /// system at once.
+    /// Bytes; none of what it calls needs a tenth of that.
     const STACK: usize = 0x1_0000;
+    /// Instead of what the child failed at: it has not begun; it has, and failed at nothing.
+    const UNTOLD: i32 = i32::MIN;
+    const NOTHING: i32 = 0;
+    /// Emulators (qemu-user, valgrind) make a fork of it. Then it is not heard of, and this is known.
+    static IS_SHARED: AtomicBool = AtomicBool::new(true);
 
     struct Errand<'a> {
         plan: &'a Plan<'a>,
-        /// What the child failed at; 0: at nothing.
         errno: AtomicI32,
     }
 
     extern "C" fn run(errand: *mut c_void) -> c_int {
         // SAFETY: it is the errand below, which lives until the child is out of our memory.
         let errand = unsafe { &*errand.cast::<Errand<'_>>() };
-        errand
-            .errno
-            .store(exec(errand.plan) as i32, Ordering::Relaxed);
+        errand.errno.store(NOTHING, Ordering::Relaxed);
+        errand.errno.store(exec(errand.plan), Ordering::Relaxed);
         // SAFETY: it never returns, and runs none of the exit handlers, which are the parent's.
         unsafe { libc::_exit(127) }
     }
 
-    let mut stack: Vec<u128> = Vec::with_capacity(STACK / size_of::<u128>());
+    if !IS_SHARED.load(Ordering::Relaxed) {
+        return spawn_by_fork(plan, plan.image.mask);
+    }
+    let mut stack: Vec<u128> = Vec::new();
+    let no_memory = |_| io::Error::from_raw_os_error(libc::ENOMEM);
+    stack
+        .try_reserve_exact(STACK / size_of::<u128>())
+        .map_err(no_memory)?;
     let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
     let errand = Errand {
         plan,
-        errno: AtomicI32::new(0),
+        errno: AtomicI32::new(UNTOLD),
     };
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: the child has a stack of its own (it grows downwards from `top`, which is aligned), and this
@@ -259,9 +270,13 @@ fn spawn_in_our_memory(plan: &Plan<'_>) -> io::Result<Pid> {
             (&raw const errand).cast_mut().cast(),
         )
     };
-    let child = Errno::result(child)?;
+    let child = Pid::from_raw(Errno::result(child)?);
     match errand.errno.load(Ordering::Relaxed) {
-        0 => Ok(Pid::from_raw(child)),
+        NOTHING => Ok(child),
+        UNTOLD => {
+            IS_SHARED.store(false, Ordering::Relaxed);
+            Ok(child)
+        }
         // It is about to exit, and is reaped like any other.
         errno => Err(io::Error::from_raw_os_error(errno)),
     }
@@ -333,13 +348,14 @@ fn become_command(plan: &Plan<'_>, reporter: &PipeWriter) -> ! {
     exit_with(reporter.as_raw_fd(), errno)
 }
 
-/// Becomes the command; what it failed at.
-fn exec(plan: &Plan<'_>) -> Errno {
+/// Becomes the command; the number of the error that it failed with, which need not be one that has a name.
+fn exec(plan: &Plan<'_>) -> i32 {
     let Plan { image, parent, .. } = *plan;
-    if plan.own_group
-        && let Err(errno) = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))
-    {
-        return errno;
+    if plan.own_group {
+        if let Err(errno) = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
+            return errno as i32;
+        }
+        forget_stops();
     }
     #[cfg(target_os = "linux")]
     {
@@ -349,7 +365,7 @@ fn exec(plan: &Plan<'_>) -> Errno {
         // 0: we are in a pid namespace of our own, and it is outside (`unshare --pid`).
         if parent_now != parent && parent_now.as_raw() != 0 {
             // The supervisor died in between, and its death will not be told again.
-            return Errno::ESRCH;
+            return libc::ESRCH;
         }
     }
     #[cfg(not(target_os = "linux"))]
@@ -360,29 +376,29 @@ fn exec(plan: &Plan<'_>) -> Errno {
         unsafe { libc::signal(*signal as i32, libc::SIG_DFL) };
     }
     if let Err(errno) = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&image.mask), None) {
-        return errno;
+        return errno as i32;
     }
     if let Some(null) = &image.silence {
         for standard in 0..=2 {
             // SAFETY: dup2(2) is async-signal-safe, and `null` is open.
             if unsafe { libc::dup2(null.as_raw_fd(), standard) } < 0 {
-                return Errno::last();
+                return Errno::last_raw();
             }
         }
     }
     // As execvp(3): on to the next directory where nothing is found, the directory can't be reached
     // (a network file system) or nothing may be executed; the last is remembered. Never to a shell.
-    let mut outcome = Errno::ENOENT;
+    let mut outcome = libc::ENOENT;
     for candidate in image.candidates.each() {
         let (argv, envp) = (image.argv.pointers.as_ptr(), image.envp.pointers.as_ptr());
         // SAFETY: both arrays end with a null pointer, and what they point to lives in `image`.
         unsafe { libc::execve(*candidate, argv, envp) };
-        let errno = Errno::last();
-        if matches!(errno, Errno::EACCES | Errno::ENAMETOOLONG) {
+        let errno = Errno::last_raw();
+        if matches!(errno, libc::EACCES | libc::ENAMETOOLONG) {
             outcome = errno;
         } else if !matches!(
             errno,
-            Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT
+            libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT
         ) {
             return errno;
         }
@@ -390,9 +406,22 @@ fn exec(plan: &Plan<'_>) -> Errno {
     outcome
 }
 
+/// What the terminal of the group that the child was born in has sent it until it left that (Ctrl-Z) is not
+/// for it, and would stop it before it is executed: to ignore it takes it away.
+fn forget_stops() {
+    for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+        // SAFETY: signal(2) is async-signal-safe, and what is put back is what was there, in a child that
+        // has all signals blocked.
+        unsafe {
+            let before = libc::signal(signal, libc::SIG_IGN);
+            libc::signal(signal, before);
+        }
+    }
+}
+
 /// Tells the parent why and exits, without being stopped on the way. A plain `exit` would run the parent's exit handlers.
-fn exit_with(reporter: RawFd, errno: Errno) -> ! {
-    let bytes = (errno as i32).to_ne_bytes();
+fn exit_with(reporter: RawFd, errno: i32) -> ! {
+    let bytes = errno.to_ne_bytes();
     let _ = SigSet::all().thread_block();
     // SAFETY: `bytes` is valid for its length, `reporter` is open; both calls are
     // async-signal-safe. If the write fails, so has the parent.

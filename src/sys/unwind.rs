@@ -12,8 +12,21 @@ use std::ptr;
 /// `_URC_END_OF_STACK`
 const END_OF_STACK: c_int = 5;
 
-// SAFETY (of all names here): libgcc's are defined in a shared library, over which a program's own go;
-// nobody else in this program unwinds. The arguments are looked at by none of them.
+// SAFETY (of all names here): libgcc's are defined in a shared library, over which a program's own go; and
+// they are this program's alone, not those of a library that is loaded into it and does unwind. The
+// arguments are looked at by none of them.
+std::arch::global_asm!(
+    ".hidden _Unwind_Backtrace",
+    ".hidden _Unwind_Resume",
+    ".hidden _Unwind_GetIP",
+    ".hidden _Unwind_GetIPInfo",
+    ".hidden _Unwind_GetLanguageSpecificData",
+    ".hidden _Unwind_GetRegionStart",
+    ".hidden _Unwind_GetTextRelBase",
+    ".hidden _Unwind_GetDataRelBase",
+    ".hidden _Unwind_SetGR",
+    ".hidden _Unwind_SetIP",
+);
 
 /// Walks over no frame.
 #[unsafe(no_mangle)]

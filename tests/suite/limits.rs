@@ -54,6 +54,26 @@ fn a_fork_that_is_refused_is_a_failed_run_and_not_the_end() {
     }
 }
 
+#[test]
+fn where_there_is_no_memory_for_a_launch_it_is_a_failed_run_and_not_the_end() {
+    let mut run = Setup::puppet(&["--backoff-factor", "0.01", "--max-backoff", "0.02"]).start();
+    run.ready();
+    run.logged(&["started"]);
+    let limit = |run: &Run, bytes: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &run.pid().to_string(), &format!("--as={bytes}:")]);
+        assert!(prlimit.status().unwrap().success());
+    };
+    limit(&run, "1000000");
+    run.send("exit 1");
+    // (What is launched has the same limit.)
+    run.logged(&["restarting", "restart=3/"]);
+    limit(&run, "unlimited");
+    run.ready();
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.code(), 0);
+}
+
 /// Beats are looked for once per deadline: none is missed, and a hang is found a timeout later.
 fn is_watched_by_looks(run: &mut Run) {
     // (One that can't be moved when the file is made is no watch.)
