@@ -13,7 +13,8 @@
 //! **One decides, one acts.** [`supervisor`] is a state machine: every policy, and nothing that
 //! touches the world. It is given events and the time and answers with actions. [`reactor`] is one
 //! poll loop: it delivers what happened and performs what is answered. Between two events nothing
-//! runs: there is no sleep and no periodic timer, and every deadline is the timeout of the one poll.
+//! runs: there is no sleep and no periodic timer, and every deadline is the timeout of the one poll. (The one
+//! pause is the watcher's, in its own thread and between beats that come fast.)
 //!
 //! **The states**, each with its own data and its own deadline:
 //!
@@ -29,7 +30,8 @@
 //! file itself ([`supervisor::Action::Look`]).
 //!
 //! **A beat does not wake the loop.** [`heartbeat`] notes its time in an atomic, in notify's thread.
-//! The loop sleeps to the deadline that it knew, reads the atomic, and sleeps on to the next one.
+//! The loop sleeps to the deadline that it knew, reads the atomic, and sleeps on to the next one. Nor need each
+//! beat wake that thread: where they come faster than anybody has to know of them, it rests after some.
 //!
 //! **Beats come by a file or by a socket** ([`notify_socket`], a message a wake-up), and both are noted in
 //! the [`pulse`], which also knows how near one came to its deadline.

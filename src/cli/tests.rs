@@ -40,6 +40,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(policy.max_backoff, Duration::from_secs(3600));
     assert_eq!(policy.jitter.to_bits(), 0f64.to_bits());
     assert_eq!(policy.reset_after, Some(Duration::from_secs(60)));
+    assert_eq!(policy.hang_signal, Signal::SIGTERM);
     assert_eq!(config.log_level, LevelFilter::Info);
     assert_eq!(config.log_file, None);
     assert!(!config.keep_descendants);

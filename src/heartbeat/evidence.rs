@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -40,7 +41,7 @@ struct Seen {
     look: Option<Look>,
     /// When its content last differed from that of the one before.
     changed_at: Option<Instant>,
-    /// The same of any of its marks.
+    /// When any of its marks last did.
     marked_at: Option<Instant>,
     /// Whether its content ever changed: a file that was named by mistake is not ours to remove.
     has_beaten: bool,
@@ -77,24 +78,25 @@ impl Seen {
         }
     }
 
+    /// When a change was at the latest that is told at `now` and has left the marks `found`; None: they are not
+    /// known. Where the event may have waited while the watcher rested: what left no new mark was in the same
+    /// tick of the clock as what left this one, which was seen then.
+    fn latest(&self, found: Option<&Look>, now: Instant) -> Instant {
+        let may_have_waited = self.rest.is_fresh_from_rest(now);
+        match self.marked_at {
+            Some(seen) if may_have_waited && found.is_some_and(Look::is_fine) => {
+                now.min(seen + TICK)
+            }
+            Some(_) | None => now,
+        }
+    }
+
     /// Whether a write that was told was one to `found`: the watch may stand, for as long as it can't
     /// be moved, on a file that has been replaced.
     fn is_written(&self, found: Option<&Look>) -> bool {
         match (found, &self.watch) {
             (Some(found), Watch::On(old) | Watch::Moving(Some(old))) => found.same_file(old),
             (None, _) | (Some(_), Watch::Moving(None) | Watch::Elsewhere) => true,
-        }
-    }
-}
-
-impl Seen {
-    /// When a change was at the latest that is told at `now` and has left the marks `found`. An event may have
-    /// waited: what left no new mark was in the same tick of the clock as what left this one, which was
-    /// seen then.
-    fn latest(&self, found: Option<&Look>, now: Instant) -> Instant {
-        match self.marked_at {
-            Some(seen) if found.is_some_and(Look::is_fine) => now.min(seen + TICK),
-            Some(_) | None => now,
         }
     }
 }
@@ -292,7 +294,7 @@ impl Evidence {
         let mut seen = self.seen();
         let news = seen.trace.news_in(&event)?;
         seen.untold = 0;
-        let found = Look::again(&self.path, seen.look);
+        let found = Look::ask(&self.path);
         // After the look: a beat may be taken for younger than it is, never for older.
         let now = clock::now();
         let changed = self.note(&mut seen, found, news, now);
@@ -310,7 +312,15 @@ impl Evidence {
     }
 
     /// Notes what an event told. Whether the file had changed.
-    fn note(&self, seen: &mut Seen, found: Option<Look>, news: News, now: Instant) -> bool {
+    fn note(
+        &self,
+        seen: &mut Seen,
+        found: io::Result<Option<Look>>,
+        news: News,
+        now: Instant,
+    ) -> bool {
+        let is_known = found.is_ok();
+        let found = found.unwrap_or(seen.look);
         let changed = match (&seen.look, &found) {
             (_, None) => false,
             (None, Some(_)) => true,
@@ -328,7 +338,8 @@ impl Evidence {
             seen.marked_at = Some(now);
         }
         if changed || announced || again {
-            self.pulse.beat(seen.latest(found.as_ref(), now));
+            let known = found.as_ref().filter(|_| is_known);
+            self.pulse.beat(seen.latest(known, now));
             seen.has_beaten = true;
             seen.doubted = false;
         }

@@ -1,6 +1,7 @@
 //! What one look at the heartbeat file shows.
 
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -22,18 +23,26 @@ impl Look {
     /// None where there is no file.
     #[must_use]
     pub fn at(path: &Path) -> Option<Self> {
-        Self::again(path, None)
+        Self::ask(path).ok().flatten()
     }
 
     /// The same, and `before` where it can't be told: a network file system that does not answer
     /// has neither removed the file nor made it anew.
     #[must_use]
     pub fn again(path: &Path, before: Option<Self>) -> Option<Self> {
+        Self::ask(path).unwrap_or(before)
+    }
+
+    /// The same, where it can't be told as what it is.
+    ///
+    /// # Errors
+    /// Those of stat(2) that do not say that there is no file.
+    pub fn ask(path: &Path) -> io::Result<Option<Self>> {
         match fs::metadata(path) {
-            Ok(file) => Some(Self::from(&file)),
+            Ok(file) => Ok(Some(Self::from(&file))),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => None,
-                _ => before,
+                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Ok(None),
+                _ => Err(error),
             },
         }
     }

@@ -7,9 +7,13 @@
 
 use std::time::{Duration, Instant};
 
-/// So much of the timeout at most (a little less than the hundredth that a kill may be late), and so long.
+/// So much of the timeout at most, and so long. A kill may be late by a hundredth and 10 ms: the rest of
+/// that is for a tick of the file's clock, and for the poll that ends up to 1 ms late.
 const PART: u32 = 110;
 const LONGEST: Duration = Duration::from_millis(100);
+
+/// With a shorter timeout there is no rest: little is to be had, and that sum would be more.
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// So many beats in a row have to come within a rest of each other: one may be two events, and who beats
 /// more slowly has nothing from a rest, but one wake-up more.
@@ -48,6 +52,9 @@ impl Rest {
             (self.is_behind, self.blind) = (true, 0);
             return None;
         }
+        if timeout < SHORTEST_TIMEOUT {
+            return None;
+        }
         let rest = (timeout / PART).min(LONGEST);
         let since = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then));
         // What comes soon after a rest may have come in it.
@@ -69,6 +76,13 @@ impl Rest {
             self.blind.saturating_sub(1)
         };
         Some(rest)
+    }
+
+    /// Whether an event that is taken at `now` may have come while it rested.
+    pub fn is_fresh_from_rest(&self, now: Instant) -> bool {
+        let since = |over| now.saturating_duration_since(over);
+        self.over
+            .is_some_and(|over| since(over) < LONGEST / AWAKE_PART)
     }
 
     /// The rest ended at `now`, which may be later than it was to.
@@ -117,7 +131,7 @@ mod tests {
 
     #[test]
     fn who_beats_faster_than_a_hundredth_of_the_timeout_is_noticed_less_often() {
-        for (timeout, rest) in [(550, 5), (3300, 30), (11_000, 100), (600_000, 100)] {
+        for (timeout, rest) in [(2200, 20), (3300, 30), (11_000, 100), (600_000, 100)] {
             for (period, events) in [(MS, 1), (MS / 1000, 1)] {
                 let (rested, taken) = rests(period, events, MS * timeout);
                 assert!(rested > MS * 600, "{timeout} {period:?}: {rested:?}");
@@ -131,7 +145,7 @@ mod tests {
 
     #[test]
     fn who_beats_more_slowly_than_that_is_noticed_at_once() {
-        for (period, timeout) in [(11, 1000), (100, 3000), (31, 3000), (101, 600_000)] {
+        for (period, timeout) in [(1, 1999), (100, 3000), (31, 3000), (101, 600_000)] {
             let (rested, taken) = rests(MS * period, 1, MS * timeout);
             assert_eq!(
                 (rested, taken),

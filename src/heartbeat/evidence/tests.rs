@@ -71,31 +71,40 @@ fn a_write_counts_even_if_it_leaves_no_mark() {
 fn an_event_that_has_waited_is_no_younger_than_what_it_left() {
     let case = Case::new("waited");
     let now = clock::now();
-    let told_at = |after: Duration| {
+    let told_at = |after: Duration, found: io::Result<Option<Look>>| {
         let mut seen = case.evidence.seen();
-        let found = Look::at(case.path());
         case.evidence
             .note(&mut seen, found, News::Written, now + after);
-        case.evidence.pulse.last().unwrap()
+        case.evidence.pulse.last().unwrap() - now
     };
+    let look = || Look::ask(case.path());
+    let rested = |after: Duration| case.evidence.seen().rest.over(now + after);
     let _ = fs::write(case.path(), "new and longer");
-    assert_eq!(told_at(TICK), now + TICK);
-    assert_eq!(told_at(TICK * 3 / 2), now + TICK * 3 / 2);
+    assert_eq!(told_at(TICK, look()), TICK);
+    assert_eq!(told_at(TICK * 9, look()), TICK * 9, "nobody rested");
+    rested(TICK * 19 / 2);
     assert_eq!(
-        told_at(TICK * 9),
-        now + TICK * 2,
-        "as late as it may have been"
+        told_at(TICK * 10, look()),
+        TICK * 9,
+        "not after its mark and a tick"
     );
     let _ = fs::write(case.path(), "newer");
-    assert_eq!(told_at(TICK * 10), now + TICK * 10);
-    // Its times are whole seconds: it may have been at any moment of this one.
-    let coarse = Look::at(case.path()).map(Look::coarse);
-    let mut seen = case.evidence.seen();
-    for after in [11, 20] {
-        case.evidence
-            .note(&mut seen, coarse, News::Written, now + TICK * after);
-        assert_eq!(case.evidence.pulse.last(), Some(now + TICK * after));
-    }
+    assert_eq!(told_at(TICK * 11, look()), TICK * 11);
+    rested(TICK * 14);
+    assert_eq!(
+        told_at(TICK * 14, look()),
+        TICK * 12,
+        "as late as it may have been"
+    );
+    // It can't be told; or its times are whole seconds.
+    let unknown = Err(io::ErrorKind::PermissionDenied.into());
+    assert_eq!(told_at(TICK * 15, unknown), TICK * 15);
+    let coarse = || Ok(Look::at(case.path()).map(Look::coarse));
+    assert_eq!(told_at(TICK * 31 / 2, coarse()), TICK * 31 / 2);
+    assert_eq!(told_at(TICK * 33 / 2, coarse()), TICK * 33 / 2);
+    // It is long over.
+    assert_eq!(told_at(TICK * 40, look()), TICK * 40);
+    assert_eq!(told_at(TICK * 60, look()), TICK * 60);
 }
 
 #[test]
@@ -118,7 +127,7 @@ fn a_touch_counts_and_a_chmod_does_not() {
 }
 
 fn note_touch(case: &Case, now: Instant) -> Option<Instant> {
-    let found = Look::at(case.path());
+    let found = Look::ask(case.path());
     case.evidence
         .note(&mut case.evidence.seen(), found, News::Touched, now);
     case.evidence.pulse.last()
