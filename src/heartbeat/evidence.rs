@@ -270,12 +270,12 @@ impl Evidence {
         if let Some(found) = &found {
             if seen.look.is_none_or(|before| differs(&before, found)) {
                 self.pulse.beat(now);
-                seen.changed_at = Some(now);
             }
             if seen.look.is_none_or(|before| before != *found) {
                 seen.marked_at = Some(now);
             }
             if seen.look.is_none_or(|before| !before.same_content(found)) {
+                seen.changed_at = Some(now);
                 seen.has_beaten = true;
                 seen.doubted = false;
             }

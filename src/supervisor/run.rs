@@ -50,9 +50,11 @@ enum Pause {
     Over { from: Instant, to: Instant },
 }
 
-/// A deadline that is looked at later than this found the supervisor stalled: what the watcher's
-/// thread has to tell may wait just as it did. (A poll ends up to 1 ms late by itself.)
+/// A deadline that is looked at later than this, and than the kernel takes for punctual, found the supervisor
+/// stalled: what the watcher's thread has to tell may wait just as it did. (A poll ends up to 1 ms late by
+/// itself, and by a thousandth of the time that it waits: Linux, `select_estimate_accuracy`.)
 const PUNCTUAL: Duration = Duration::from_millis(2);
+const KERNELS_PART: u32 = 1000;
 
 /// How long after that it is looked at again: at least, and as a part of the timeout. It is within
 /// the lateness that the contract allows on an idle machine.
@@ -264,7 +266,8 @@ impl Run {
             silence.excused_until = Some(now + timeout);
             return Verdict::Healthy;
         }
-        if now - due > PUNCTUAL && silence.second_look_at.is_none() {
+        let punctual = PUNCTUAL + timeout / KERNELS_PART;
+        if now - due > punctual && silence.second_look_at.is_none() {
             silence.second_look_at = Some(now + SECOND_LOOK.max(timeout / SECOND_LOOK_PART));
             return Verdict::Healthy;
         }

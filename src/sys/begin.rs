@@ -18,8 +18,8 @@ pub fn begin() {
         let descriptor: c_int = unsafe {
             match libc::fcntl(standard, libc::F_GETFD) {
                 -1 => match libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) {
-                    // Nothing can be written to it either.
-                    -1 => libc::open(c"/".as_ptr(), libc::O_RDONLY),
+                    // Nothing can be written to it either. The command finds it closed, as we did.
+                    -1 => libc::open(c"/".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC),
                     null => null,
                 },
                 _ => standard,

@@ -156,6 +156,9 @@ fn a_chmod_counts_only_before_a_verdict_and_untold_and_makes_nothing_ours() {
     case.evidence.last_look();
     assert!(case.evidence.pulse.last().is_some());
     assert!(!case.evidence.has_beaten());
+    // Nor is what comes within a tick of that one a touch that left no mark.
+    fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
+    assert!(!case.is_told(TOUCHED));
 }
 
 #[test]

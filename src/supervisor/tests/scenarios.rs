@@ -286,7 +286,8 @@ fn a_judge_who_is_late_by_no_more_than_a_tenth_looks_a_second_time_and_has_no_ex
     for (timeout, late, moment) in [
         (10, Duration::from_secs(1), Duration::from_millis(100)),
         (1, Duration::from_millis(100), Duration::from_millis(10)),
-        (1, Duration::from_millis(3), Duration::from_millis(10)),
+        (1, Duration::from_millis(4), Duration::from_millis(10)),
+        (20, Duration::from_millis(23), Duration::from_millis(200)),
     ] {
         let mut sim = Sim::new(with_heartbeat(timeout, 0));
         sim.freeze(seconds(timeout) + late);
@@ -297,9 +298,11 @@ fn a_judge_who_is_late_by_no_more_than_a_tenth_looks_a_second_time_and_has_no_ex
         assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
     }
     // Punctual, as far as a poll can be.
-    let mut sim = Sim::new(with_heartbeat(1, 0));
-    sim.freeze(seconds(1) + Duration::from_millis(2));
-    assert_eq!(sim.take(), ["spawn", "hung", "diagnose", "TERM"]);
+    for (timeout, late) in [(1, 3), (20, 22)] {
+        let mut sim = Sim::new(with_heartbeat(timeout, 0));
+        sim.freeze(seconds(timeout) + Duration::from_millis(late));
+        assert_eq!(sim.take(), ["spawn", "hung", "diagnose", "TERM"]);
+    }
 }
 
 #[test]
