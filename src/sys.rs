@@ -15,7 +15,7 @@
 //! * **Signals.** Asking for a disposition, ignoring one, and dying or stopping of one as who never
 //!   handled it: [`is_ignored`], [`ignore`], [`die_of`], [`suspend`]. And who sent one, which
 //!   signal-hook does not tell without a queue of fixed length: [`note_senders`].
-//! * **Beginning** without std's own beginning: [`begin`].
+//! * **Beginning** without std's own beginning: [`begin()`].
 //! * **Unwinding**, which a release build does not do: `unwind`.
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
