@@ -107,12 +107,12 @@ impl Environment {
     /// The value of a variable that stands in ours.
     #[must_use]
     pub fn get(&self, variable: &str) -> Option<&OsStr> {
-        let found = self
-            .inherited
-            .iter()
-            .find(|other| name(other) == variable)?;
-        let value = found.to_bytes().get(variable.len() + 1..)?;
-        Some(OsStr::from_bytes(value))
+        let value = |other: &&'static CStr| {
+            let rest = other.to_bytes().strip_prefix(variable.as_bytes())?;
+            rest.strip_prefix(b"=")
+        };
+        let found = self.inherited.iter().find_map(value);
+        found.map(OsStr::from_bytes)
     }
 }
 
@@ -428,5 +428,26 @@ fn exit_with(reporter: RawFd, errno: i32) -> ! {
     unsafe {
         libc::write(reporter, bytes.as_ptr().cast(), bytes.len());
         libc::_exit(127)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_found_behind_one_of_its_name_without_a_value_and_each_is_handed_on() {
+        let mut environment = Environment {
+            inherited: vec![c"PATH", c"PATHS=/b", c"PATH=/a", c"=odd", c"X=1", c"X=2"],
+            own: Vec::new(),
+        };
+        assert_eq!(environment.get("PATH"), Some(OsStr::new("/a")));
+        assert_eq!(environment.get("NONE"), None);
+        environment.set("X", OsStr::new("3"));
+        assert_eq!(
+            environment.inherited,
+            [c"PATH", c"PATHS=/b", c"PATH=/a", c"=odd"]
+        );
+        assert_eq!(environment.own, ["X=3"]);
     }
 }
