@@ -5,6 +5,15 @@ use std::time::{Duration, Instant};
 
 use crate::harness::*;
 
+/// A deadline that does not come in a test.
+const HEARTBEAT: [&str; 5] = [
+    "--enable-heartbeat",
+    "--heartbeat-file",
+    "hb",
+    "--timeout",
+    "100",
+];
+
 /// Context switches of each thread, wanted and unwanted: proc_pid_status(5).
 fn switches(pid: i32) -> Vec<(String, u64)> {
     let mut threads: Vec<_> = fs::read_dir(format!("/proc/{pid}/task"))
@@ -84,14 +93,7 @@ fn signals_are_the_main_threads_alone() {
 
 #[test]
 fn with_heartbeat_all_threads_sleep_between_events() {
-    let options = [
-        "--enable-heartbeat",
-        "--heartbeat-file",
-        "hb",
-        "--timeout",
-        "100",
-    ];
-    let mut run = Setup::puppet(&options).start();
+    let mut run = Setup::puppet(&HEARTBEAT).start();
     run.ready();
     run.tell("beat");
     let [before, after] = idle_for(run.pid(), Duration::from_secs(2));
@@ -102,14 +104,7 @@ fn with_heartbeat_all_threads_sleep_between_events() {
 
 #[test]
 fn beats_do_not_wake_the_main_loop() {
-    let options = [
-        "--enable-heartbeat",
-        "--heartbeat-file",
-        "hb",
-        "--timeout",
-        "100",
-    ];
-    let mut run = Setup::puppet(&options).start();
+    let mut run = Setup::puppet(&HEARTBEAT).start();
     run.ready();
     run.tell("beat");
     let [before, _] = idle_for(run.pid(), Duration::ZERO);
@@ -135,14 +130,7 @@ fn beats_do_not_wake_the_main_loop() {
 
 #[test]
 fn beats_that_come_fast_wake_the_watcher_less_often_than_they_come() {
-    let options = [
-        "--enable-heartbeat",
-        "--heartbeat-file",
-        "hb",
-        "--timeout",
-        "100",
-    ];
-    let mut run = Setup::puppet(&options).start();
+    let mut run = Setup::puppet(&HEARTBEAT).start();
     run.ready();
     run.tell("beat");
     let [before, _] = idle_for(run.pid(), Duration::ZERO);
