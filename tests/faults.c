@@ -1,5 +1,5 @@
 /* Preloaded into the supervisor: while $FAULTS/<call> exists, the call fails with the errno in it.
- * `fork` is fork and clone. pthread_create has two names: first_pthread_create stands for the first call. While $FAULTS/slept exists, the device has slept so many seconds. */
+ * `fork` is fork and clone. While $FAULTS/emulated exists, clone is as in qemu-user. pthread_create has two names: first_pthread_create stands for the first call. While $FAULTS/slept exists, the device has slept so many seconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -35,9 +35,20 @@ int clone(int (*run)(void *), void *stack, int flags, void *argument, ...)
         (int (*)(int (*)(void *), void *, int, void *, ...))dlsym(RTLD_NEXT, "clone");
     int failure = fault("fork");
     if (!failure)
+        failure = fault("clone");
+    if (fault("emulated"))
+        flags &= ~(CLONE_VM | CLONE_VFORK);
+    if (!failure)
         return real(run, stack, flags, argument);
     errno = failure;
     return -1;
+}
+
+/* The stack of a launch. */
+void *malloc(size_t size)
+{
+    extern void *__libc_malloc(size_t);
+    return size == 0x10000 && fault("memory") ? NULL : __libc_malloc(size);
 }
 
 pid_t fork(void)

@@ -4,14 +4,13 @@ use std::ffi::{CStr, OsStr, OsString, c_char};
 #[cfg(target_os = "linux")]
 use std::ffi::{c_int, c_void};
 use std::fs::{File, OpenOptions};
-use std::io::{self, PipeReader, PipeWriter, Read};
+use std::io::{self, PipeReader, Read};
 #[cfg(target_os = "linux")]
 use std::os::fd::AsFd;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
-#[cfg(target_os = "linux")]
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -185,9 +184,10 @@ impl Image {
 /// could not be.
 ///
 /// # Errors
-/// That of `clone` (or `pipe` and `fork`), `ENOMEM` where there is no memory for it, or, from the child, that of
+/// That of `pipe`, `clone` or `fork`, `ENOMEM` where there is no memory for it, or, from the child, that of
 /// `execve`: `ENOENT` if no candidate was found, `EACCES` if one was but may not be executed.
 pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Result<Pid> {
+    let (report, reporter) = io::pipe()?;
     // No handler of ours may run in the child: it would take a signal that is the command's.
     let ours = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let plan = Plan {
@@ -195,12 +195,22 @@ pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Resul
         to_default,
         own_group,
         parent: nix::unistd::getpid(),
+        outcome: AtomicI32::new(UNTOLD),
+        reporter: reporter.as_raw_fd(),
     };
-    let launched = if own_group {
-        spawn_in_our_memory(&plan)
-    } else {
-        spawn_by_fork(&plan, ours)
-    };
+    let launched = bear(&plan).and_then(|child| {
+        drop(reporter);
+        let failure = match plan.outcome.load(Ordering::Relaxed) {
+            UNTOLD => read_errno(report, child, ours),
+            EXECUTED => None,
+            errno => Some(errno),
+        };
+        match failure {
+            None => Ok(child),
+            // It is about to exit, and is reaped like any other.
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    });
     // Can't fail: the mask comes from the system.
     let _ = ours.thread_set_mask();
     launched
@@ -212,102 +222,75 @@ struct Plan<'a> {
     to_default: &'a [Signal],
     own_group: bool,
     parent: Pid,
+    /// Where it tells what it failed at, if it is in our memory.
+    outcome: AtomicI32,
+    /// The same, if it is not: closed when it has been executed.
+    reporter: RawFd,
+}
+
+/// Outcomes that are no error's number: it has not begun, or not in our memory; it has, and not failed.
+const UNTOLD: i32 = -1;
+const EXECUTED: i32 = 0;
+
+/// The child. Not in our memory where it is to be in our own group, whose terminal could stop it on the way
+/// (Ctrl-Z), and us with it; nor where that is refused (by a filter of system calls, or a kernel before 6.2
+/// that is to put it into another time namespace).
+fn bear(plan: &Plan<'_>) -> io::Result<Pid> {
+    #[cfg(target_os = "linux")]
+    if plan.own_group {
+        match bear_in_our_memory(plan) {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)
+                ) => {}
+            outcome => return outcome,
+        }
+    }
+    // SAFETY: other threads may exist, so the child may only make async-signal-safe calls
+    // (fork(2), signal-safety(7)). `become_command` does: it allocates nothing, takes no lock,
+    // never returns and never unwinds.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => become_command(plan),
+    }
 }
 
 /// As vfork(2) does: this thread waits, and the child uses our memory until it has been executed, so that no
-/// page table is copied. Not for a command in our own group, whose terminal could stop the child on the way
-/// (Ctrl-Z), and us with it. (Who sends SIGSTOP to a child in its first microseconds stops us, too, until he
-/// sends SIGCONT.)
+/// page table is copied. (Who sends SIGSTOP to a child in its first microseconds stops us, too, until he
+/// sends SIGCONT. Emulators, qemu-user and valgrind, make a fork of it.)
 #[cfg(target_os = "linux")]
-fn spawn_in_our_memory(plan: &Plan<'_>) -> io::Result<Pid> {
+fn bear_in_our_memory(plan: &Plan<'_>) -> io::Result<Pid> {
     /// Bytes; none of what it calls needs a tenth of that.
     const STACK: usize = 0x1_0000;
-    /// Instead of what the child failed at: it has not begun; it has, and failed at nothing.
-    const UNTOLD: i32 = i32::MIN;
-    const NOTHING: i32 = 0;
-    /// Emulators (qemu-user, valgrind) make a fork of it. Then it is not heard of, and this is known.
-    static IS_SHARED: AtomicBool = AtomicBool::new(true);
 
-    struct Errand<'a> {
-        plan: &'a Plan<'a>,
-        errno: AtomicI32,
+    extern "C" fn run(plan: *mut c_void) -> c_int {
+        // SAFETY: it is the plan below, which lives until the child is out of our memory.
+        become_command(unsafe { &*plan.cast::<Plan<'_>>() })
     }
 
-    extern "C" fn run(errand: *mut c_void) -> c_int {
-        // SAFETY: it is the errand below, which lives until the child is out of our memory.
-        let errand = unsafe { &*errand.cast::<Errand<'_>>() };
-        errand.errno.store(NOTHING, Ordering::Relaxed);
-        errand.errno.store(exec(errand.plan), Ordering::Relaxed);
-        // SAFETY: it never returns, and runs none of the exit handlers, which are the parent's.
-        unsafe { libc::_exit(127) }
-    }
-
-    if !IS_SHARED.load(Ordering::Relaxed) {
-        return spawn_by_fork(plan, plan.image.mask);
-    }
     let mut stack: Vec<u128> = Vec::new();
     let no_memory = |_| io::Error::from_raw_os_error(libc::ENOMEM);
     stack
         .try_reserve_exact(STACK / size_of::<u128>())
         .map_err(no_memory)?;
     let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
-    let errand = Errand {
-        plan,
-        errno: AtomicI32::new(UNTOLD),
-    };
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: the child has a stack of its own (it grows downwards from `top`, which is aligned), and this
     // thread does not go on, nor is anything of it freed, before the child has been executed or has ended
     // (clone(2), CLONE_VFORK). Other threads may, so as after a fork it may only make async-signal-safe
-    // calls: `exec` allocates nothing, takes no lock and never unwinds. It changes nothing that it
-    // shares with us but `errno` above and the C library's own, which nobody here looks at after this.
-    // Dispositions and mask it has for itself.
+    // calls: `become_command` allocates nothing, takes no lock, and neither returns nor unwinds. It changes
+    // nothing that it shares with us but the outcome and the C library's own errno, which nobody here looks
+    // at after this. Dispositions, mask and descriptors it has for itself.
     let child = unsafe {
         libc::clone(
             run,
             top.cast(),
             flags,
-            (&raw const errand).cast_mut().cast(),
+            ptr::from_ref(plan).cast_mut().cast(),
         )
     };
-    let child = Pid::from_raw(Errno::result(child)?);
-    match errand.errno.load(Ordering::Relaxed) {
-        NOTHING => Ok(child),
-        UNTOLD => {
-            IS_SHARED.store(false, Ordering::Relaxed);
-            Ok(child)
-        }
-        // It is about to exit, and is reaped like any other.
-        errno => Err(io::Error::from_raw_os_error(errno)),
-    }
-}
-
-/// There is no such call.
-#[cfg(not(target_os = "linux"))]
-fn spawn_in_our_memory(plan: &Plan<'_>) -> io::Result<Pid> {
-    spawn_by_fork(plan, plan.image.mask)
-}
-
-/// In memory of its own, and heard of through a pipe; `mask` is the one that this thread waits with.
-fn spawn_by_fork(plan: &Plan<'_>, mask: SigSet) -> io::Result<Pid> {
-    let (report, reporter) = io::pipe()?;
-    // SAFETY: other threads may exist, so the child may only make async-signal-safe calls
-    // (fork(2), signal-safety(7)). `become_command` does: it allocates nothing, takes no lock,
-    // never returns and never unwinds.
-    let forked = unsafe { nix::unistd::fork() };
-    if matches!(forked, Ok(ForkResult::Child)) {
-        become_command(plan, &reporter);
-    }
-    drop(reporter);
-    match forked {
-        Ok(ForkResult::Parent { child }) => match read_errno(report, child, mask) {
-            None => Ok(child),
-            // It is about to exit, and is reaped like any other.
-            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-        },
-        Ok(ForkResult::Child) => Err(io::ErrorKind::Other.into()),
-        Err(errno) => Err(errno.into()),
-    }
+    Ok(Pid::from_raw(Errno::result(child)?))
 }
 
 /// What the child has to say: nothing once it has been executed, for the pipe closes with that; nor
@@ -342,12 +325,6 @@ fn is_stopped_first(_: &PipeReader, _: Pid, _: SigSet) -> bool {
     false
 }
 
-/// The child's side of [`spawn_by_fork`].
-fn become_command(plan: &Plan<'_>, reporter: &PipeWriter) -> ! {
-    let errno = exec(plan);
-    exit_with(reporter.as_raw_fd(), errno)
-}
-
 /// Becomes the command; the number of the error that it failed with, which need not be one that has a name.
 fn exec(plan: &Plan<'_>) -> i32 {
     let Plan { image, parent, .. } = *plan;
@@ -355,7 +332,7 @@ fn exec(plan: &Plan<'_>) -> i32 {
         if let Err(errno) = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
             return errno as i32;
         }
-        forget_stops();
+        forget_the_terminal();
     }
     #[cfg(target_os = "linux")]
     {
@@ -406,10 +383,17 @@ fn exec(plan: &Plan<'_>) -> i32 {
     outcome
 }
 
-/// What the terminal of the group that the child was born in has sent it until it left that (Ctrl-Z) is not
-/// for it, and would stop it before it is executed: to ignore it takes it away.
-fn forget_stops() {
-    for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+/// What the terminal of the group that the child was born in has sent it until it left that (Ctrl-Z, Ctrl-C) is
+/// not for it, and would stop or end it before it is executed: to ignore it takes it away.
+fn forget_the_terminal() {
+    for signal in [
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGHUP,
+    ] {
         // SAFETY: signal(2) is async-signal-safe, and what is put back is what was there, in a child that
         // has all signals blocked.
         unsafe {
@@ -419,14 +403,19 @@ fn forget_stops() {
     }
 }
 
-/// Tells the parent why and exits, without being stopped on the way. A plain `exit` would run the parent's exit handlers.
-fn exit_with(reporter: RawFd, errno: i32) -> ! {
+/// The child's side: executes the command, or tells the parent why not and exits. A plain `exit` would run
+/// the parent's exit handlers.
+fn become_command(plan: &Plan<'_>) -> ! {
+    plan.outcome.store(EXECUTED, Ordering::Relaxed);
+    let errno = exec(plan);
+    plan.outcome.store(errno, Ordering::Relaxed);
     let bytes = errno.to_ne_bytes();
+    // Not to be stopped on the way.
     let _ = SigSet::all().thread_block();
-    // SAFETY: `bytes` is valid for its length, `reporter` is open; both calls are
+    // SAFETY: `bytes` is valid for its length, the descriptor is open; both calls are
     // async-signal-safe. If the write fails, so has the parent.
     unsafe {
-        libc::write(reporter, bytes.as_ptr().cast(), bytes.len());
+        libc::write(plan.reporter, bytes.as_ptr().cast(), bytes.len());
         libc::_exit(127)
     }
 }

@@ -56,22 +56,39 @@ fn a_fork_that_is_refused_is_a_failed_run_and_not_the_end() {
 
 #[test]
 fn where_there_is_no_memory_for_a_launch_it_is_a_failed_run_and_not_the_end() {
-    let mut run = Setup::puppet(&["--backoff-factor", "0.01", "--max-backoff", "0.02"]).start();
-    run.ready();
-    run.logged(&["started"]);
-    let limit = |run: &Run, bytes: &str| {
-        let mut prlimit = Command::new("prlimit");
-        prlimit.args(["--pid", &run.pid().to_string(), &format!("--as={bytes}:")]);
-        assert!(prlimit.status().unwrap().success());
-    };
-    limit(&run, "1000000");
-    run.send("exit 1");
-    // (What is launched has the same limit.)
-    run.logged(&["restarting", "restart=3/"]);
-    limit(&run, "unlimited");
+    let setup = with_faults(Setup::puppet(&["--backoff-factor", "0.01"]));
+    refuse(setup.directory(), "memory", Errno::ENOMEM);
+    let mut run = setup.start();
+    run.logged(&["start failed", "Cannot allocate memory"]);
+    fs::remove_file(run.directory.join("memory")).unwrap();
     run.ready();
     run.signal(Signal::SIGTERM);
     assert_eq!(run.code(), 0);
+}
+
+#[test]
+fn where_the_kernel_or_an_emulator_knows_no_vfork_a_launch_comes_to_the_same() {
+    for (fault, value) in [
+        ("clone", Errno::EINVAL),
+        ("clone", Errno::ENOSYS),
+        ("clone", Errno::EPERM),
+        ("emulated", Errno::EPERM),
+    ] {
+        for (command, code) in [("false", 1), ("no-such-command", 127)] {
+            let setup = with_faults(Setup::new([
+                "--max-restarts",
+                "1",
+                "--backoff-factor",
+                "0",
+                command,
+            ]));
+            refuse(setup.directory(), fault, value);
+            let mut run = setup.start();
+            assert_eq!(run.code(), code, "{fault} {value}");
+            let started = run.log_so_far().matches("started pid=").count();
+            assert_eq!(started, if code == 1 { 2 } else { 0 }, "{fault} {value}");
+        }
+    }
 }
 
 /// Beats are looked for once per deadline: none is missed, and a hang is found a timeout later.
