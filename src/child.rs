@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -347,6 +348,8 @@ impl Command {
             let command_told = first && !self.keep_descendants;
             if command_told {
                 self.tell_command(word);
+                // On our processor it would end only when we wait for it: let it, and nobody is left to look for.
+                thread::yield_now();
             }
             return self.tell_tree(word, command_told.then_some(pid), 1);
         }
