@@ -127,9 +127,15 @@ impl Control {
     }
 
     fn listen(socket: &Path, lock: Lock, registry: &Registry, first: usize) -> io::Result<Self> {
-        let mut listener = UnixListener::bind(socket)?;
+        // What needs a descriptor comes first, for then there is no socket to be left behind.
         let registry = registry.try_clone()?;
-        registry.register(&mut listener, Token(first + LISTENER), Interest::READABLE)?;
+        let mut listener = UnixListener::bind(socket)?;
+        if let Err(error) =
+            registry.register(&mut listener, Token(first + LISTENER), Interest::READABLE)
+        {
+            let _ = fs::remove_file(socket);
+            return Err(error);
+        }
         Ok(Self {
             listener,
             socket: socket.to_owned(),

@@ -571,3 +571,20 @@ fn a_hang_is_found_when_it_is_due_while_clients_attack() {
     });
     assert!(silent.any(|silent| silent < 1.1));
 }
+
+#[test]
+fn however_few_descriptors_there_are_no_socket_is_left_behind() {
+    let directory = Directory::new();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let program = supervisor().display();
+    for descriptors in 4..=16 {
+        let script =
+            format!("ulimit -n {descriptors}; exec {program} --name few --max-restarts 0 true");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).env(DIRECTORY, directory.path());
+        shell.stdin(Stdio::null()).stderr(Stdio::null());
+        let _ = shell.status().unwrap();
+        let left = fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 0, "of {descriptors}");
+    }
+}
