@@ -68,9 +68,10 @@ impl Heartbeat {
     }
 
     /// Looks at the file before the command is judged, the evidence that no lost event can hide,
-    /// and has a watch that has gone blind set again.
-    pub fn last_look(&self) {
-        self.evidence.last_look();
+    /// and has a watch that has gone blind set again. Whether it is in doubt, and has to look again in a moment.
+    #[must_use]
+    pub fn last_look(&self) -> bool {
+        self.evidence.last_look()
     }
 
     /// The end: removes the file, if it ever beat (one that was named by mistake is left alone) and

@@ -325,12 +325,10 @@ impl Reactor {
                     answers.extend(self.suspend()?);
                 }
                 Action::Look => {
-                    if let Some(heartbeat) = &self.heartbeat {
-                        heartbeat.last_look();
-                    }
+                    let in_doubt = self.heartbeat.as_ref().is_some_and(Heartbeat::last_look);
                     self.hear_the_command(&mut answers, THOROUGHLY);
                     answers.extend(self.news_of_beats());
-                    answers.push(Event::Looked);
+                    answers.push(Event::Looked { in_doubt });
                 }
                 Action::Report(report) => self.report(report),
                 Action::Finish {

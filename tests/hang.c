@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -40,6 +41,12 @@ int main(int argc, char **argv)
     } else if (!strcmp(how, "loop")) {
         puts("hung");
         for (;;) spins++;
+    } else if (!strcmp(how, "chmod")) {
+        /* Beats once, and then changes the file's mode for ever. */
+        const char *file = getenv("HEARTBEAT_FILE");
+        fclose(fopen(file, "w"));
+        puts("hung");
+        for (;;) chmod(file, 0600 + (spins++ & 7));
     } else if (!strcmp(how, "vfork")) {
         /* Who waits for a vforked child sleeps uninterruptibly (D), but can be killed. */
         puts("hung");

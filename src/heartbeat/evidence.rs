@@ -4,12 +4,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use notify::event::{CreateKind, EventKind, MetadataKind, ModifyKind, RenameMode};
 
@@ -51,9 +51,8 @@ struct Seen {
     /// Changes of the watched file in a row that no event had told when they were looked for. One
     /// may be told yet: the reactor was quicker than notify's thread.
     untold: u32,
-    rest: Rest,
-    /// The last look has taken a mark for a beat that may have been a chmod, and nothing since was
-    /// a beat for certain.
+    rest: Rest<News>,
+    /// The last look has found a mark that may be that of a beat or of a chmod, and of which no event told.
     doubted: bool,
 }
 
@@ -79,14 +78,12 @@ impl Seen {
     }
 
     /// When a change was at the latest that is told at `now` and has left the marks `found`; None: they are not
-    /// known. Where the event may have waited while the watcher rested: what left no new mark was in the same
-    /// tick of the clock as what left this one, which was seen then.
-    fn latest(&self, found: Option<&Look>, now: Instant) -> Instant {
-        let may_have_waited = self.rest.is_fresh_from_rest(now);
+    /// known. Where the event may have waited: what left no new mark was in the same tick of the clock as what
+    /// left this one, which was seen then.
+    fn latest(&self, news: News, found: Option<&Look>, now: Instant) -> Instant {
+        let has_waited = self.rest.has_waited(now, news);
         match self.marked_at {
-            Some(seen) if may_have_waited && found.is_some_and(Look::is_fine) => {
-                now.min(seen + TICK)
-            }
+            Some(seen) if has_waited && found.is_some_and(Look::is_fine) => now.min(seen + TICK),
             Some(_) | None => now,
         }
     }
@@ -236,24 +233,29 @@ impl Evidence {
         self.examine(&mut self.seen(), |before, found| found != before);
     }
 
-    /// The look before a verdict, which has the watch set again where that is not on the file.
+    /// The look before a verdict, which has the watch set again where that is not on the file. Whether it has to
+    /// be repeated in a moment.
     ///
-    /// Any mark that is new counts, in doubt for the command: an event would have brought it here
-    /// already, so either it waits to be read, or none comes. (A write that sets the times back
-    /// leaves no other mark than a chmod does.) Where events come, once: somebody may never cease to
-    /// change its mode.
-    pub fn last_look(&self) {
+    /// A mark that is new, and not of the content, may be that of a chmod, or of a write that set the times
+    /// back. Where no events come it counts, in doubt for the command. Where they come one of them tells, and may
+    /// wait to be read at this moment: so it counts only if none has come until the next look.
+    #[must_use]
+    pub fn last_look(&self) -> bool {
         let mut seen = self.seen();
         let (before, watched) = (seen.look, seen.is_watched());
-        let believing = !(watched && seen.doubted);
+        let (doubted, is_untold) = (mem::take(&mut seen.doubted), seen.untold > 0);
         self.examine(&mut seen, |before, found| {
-            found != before && (believing || !found.same_content(before))
+            !found.same_content(before) || !watched && found != before
         });
         if let (true, Some(before), Some(found)) = (watched, before, seen.look) {
-            seen.untold += u32::from(found.same_file(&before) && found != before);
-            seen.doubted |= found != before && found.same_content(&before);
+            let is_marked = found.same_file(&before) && found != before;
+            seen.untold += u32::from(is_marked && !doubted);
+            seen.doubted = is_marked && found.same_content(&before) && !doubted;
         }
-        let (deaf, watched) = (seen.untold >= 2, seen.is_watched());
+        if doubted && is_untold {
+            self.pulse.beat(clock::now());
+        }
+        let (in_doubt, deaf, watched) = (seen.doubted, seen.untold >= 2, seen.is_watched());
         drop(seen);
         if deaf {
             self.warn_of_no_events("the file changes and no event tells");
@@ -261,6 +263,7 @@ impl Evidence {
         if !watched {
             self.raise_blind();
         }
+        in_doubt
     }
 
     fn examine(&self, seen: &mut Seen, differs: impl Fn(&Look, &Look) -> bool) {
@@ -297,13 +300,15 @@ impl Evidence {
         let found = Look::ask(&self.path);
         // After the look: a beat may be taken for younger than it is, never for older.
         let now = clock::now();
-        let changed = self.note(&mut seen, found, news, now);
+        let is_beat = self.note(&mut seen, found, news, now);
         if self.is_moved(&seen, news) {
             drop(seen);
             self.raise_blind();
             return None;
         }
-        seen.rest.after(now, changed, self.pulse.timeout()?)
+        // While the watch is being moved, somebody waits for this thread.
+        let is_beat = is_beat && matches!(seen.watch, Watch::On(_));
+        seen.rest.after(now, news, is_beat, self.pulse.timeout()?)
     }
 
     /// The rest is over.
@@ -311,7 +316,7 @@ impl Evidence {
         self.seen().rest.over(clock::now());
     }
 
-    /// Notes what an event told. Whether the file had changed.
+    /// Notes what an event told. Whether that was a beat.
     fn note(
         &self,
         seen: &mut Seen,
@@ -337,9 +342,10 @@ impl Evidence {
         if seen.look != found {
             seen.marked_at = Some(now);
         }
-        if changed || announced || again {
+        let is_beat = changed || announced || again;
+        if is_beat {
             let known = found.as_ref().filter(|_| is_known);
-            self.pulse.beat(seen.latest(known, now));
+            self.pulse.beat(seen.latest(news, known, now));
             seen.has_beaten = true;
             seen.doubted = false;
         }
@@ -347,7 +353,7 @@ impl Evidence {
             seen.changed_at = Some(now);
         }
         seen.look = found;
-        changed
+        is_beat
     }
 
     /// Whether the watch is no longer on the file.

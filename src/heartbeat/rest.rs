@@ -1,9 +1,13 @@
 //! When the watcher's thread may leave events where they are for a while. Pure.
 //!
 //! A beat costs its wake-up. Where beats come faster than anybody has to know of them, the kernel can wait
-//! with the next ones, and makes one event of those that are equal (inotify(7)). What is noticed after a rest
-//! is taken for up to so much younger than it was, never for older: a kill is never early, and late by no
-//! more than the contract allows (section 3).
+//! with the next ones, and makes one event of those that are equal and neighbours (inotify(7)). What is
+//! noticed after a rest is taken for up to so much younger than it was, never for older: a kill is never
+//! early, and late by no more than the contract allows (section 3).
+//!
+//! Of equal neighbours the second would not be there if the first had waited to be read when it came. So
+//! what equals the event before it came after that was read; and where all are equal, one waits at most.
+//! What differs from the one before may be one of thousands that have waited.
 
 use std::time::{Duration, Instant};
 
@@ -13,180 +17,212 @@ const PART: u32 = 125;
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// With a shorter timeout there is no rest: little is to be had, and that sum would be more.
-const SHORTEST_TIMEOUT: Duration = Duration::from_secs(2);
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// So many beats in a row have to come within a rest of each other: one may be two events, and who beats
-/// more slowly has nothing from a rest, but one wake-up more.
+/// So many equal ones in a row have to come within a rest of each other: one beat may be two events, and who
+/// beats more slowly has nothing from a rest, but one wake-up more.
 const MANY: u32 = 3;
 
-/// After a rest one event is taken, and every ninth time two, to see whether more wait: if the second one has
-/// changed nothing that the first one had not, they do. (In between notify's thread has its turn, too.)
-const BLIND: u32 = 8;
+/// After so many rests one is left out, for notify's thread to have its turn at something else.
+const IN_A_ROW: u32 = 8;
 
-/// Then it stays awake for such a part of a rest: that is time for thousands.
-const AWAKE_PART: u32 = 3;
+/// Who waits to be read follows the one before within this time, unless the machine is busy.
+const SOON: Duration = Duration::from_millis(10);
 
-/// What it knows of the beats.
-#[derive(Debug, Default)]
-pub struct Rest {
-    /// The last beat.
-    last: Option<Instant>,
-    /// How many came that fast, one after the other.
-    fast: u32,
+/// What it knows of the events. `K` is what kind they are of.
+#[derive(Debug)]
+pub struct Rest<K> {
+    /// The last one, and when it was taken.
+    last: Option<(Instant, K)>,
     /// When the last rest was over.
     over: Option<Instant>,
-    /// Events since then.
-    events: u32,
-    /// Among them was one that had waited.
-    is_behind: bool,
-    /// So many more rests need no second event.
-    blind: u32,
+    /// How many came that fast, and equal, one after the other.
+    fast: u32,
+    /// How many rests there were since one was left out.
+    rests: u32,
 }
 
-impl Rest {
-    /// An event was taken at `now`, and the file had changed since the one before, or not: after one that
-    /// may have waited for long it is never rested. How long to rest after it, with this timeout.
-    pub fn after(&mut self, now: Instant, changed: bool, timeout: Duration) -> Option<Duration> {
-        self.events = self.events.saturating_add(1);
-        if !changed {
-            (self.is_behind, self.blind) = (true, 0);
-            return None;
+impl<K> Default for Rest<K> {
+    fn default() -> Self {
+        Self {
+            last: None,
+            over: None,
+            fast: 0,
+            rests: 0,
         }
-        if timeout < SHORTEST_TIMEOUT {
-            return None;
-        }
-        let rest = (timeout / PART).min(LONGEST);
-        let since = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then));
-        // What comes soon after a rest may have come in it.
-        let is_fast = since(self.last.max(self.over)).is_some_and(|passed| passed <= rest);
-        self.last = Some(now);
-        self.fast = if is_fast {
-            self.fast.saturating_add(1)
-        } else {
-            0
+    }
+}
+
+impl<K: Copy + PartialEq> Rest<K> {
+    /// Whether an event of this kind that is taken at `now` may have waited for long.
+    pub fn has_waited(&self, now: Instant, kind: K) -> bool {
+        let Some((at, before)) = self.last else {
+            return false;
         };
-        let awake = since(self.over).is_none_or(|passed| passed >= rest / AWAKE_PART);
-        let is_checked = self.events > 1 && !self.is_behind;
-        if self.fast < MANY || !(awake || is_checked || self.blind > 0) {
-            return None;
-        }
-        self.blind = if is_checked {
-            BLIND
-        } else {
-            self.blind.saturating_sub(1)
-        };
-        Some(rest)
+        let rested = self.over.filter(|over| *over >= at);
+        let since = now.saturating_duration_since(rested.unwrap_or(at));
+        since < SOON && (rested.is_some() || kind != before)
     }
 
-    /// Whether an event that is taken at `now` may have come while it rested.
-    pub fn is_fresh_from_rest(&self, now: Instant) -> bool {
-        let since = |over| now.saturating_duration_since(over);
-        self.over
-            .is_some_and(|over| since(over) < LONGEST / AWAKE_PART)
+    /// An event was taken at `now`. How long to rest after it, with this timeout; it is a beat, or one rests not
+    /// at all.
+    pub fn after(
+        &mut self,
+        now: Instant,
+        kind: K,
+        is_beat: bool,
+        timeout: Duration,
+    ) -> Option<Duration> {
+        let rest = (timeout / PART).min(LONGEST);
+        let is_next = self.last.is_some_and(|(at, before)| {
+            // What comes soon after a rest may have come in it.
+            let since = now.saturating_duration_since(self.over.map_or(at, |over| over.max(at)));
+            kind == before && since <= rest
+        });
+        self.last = Some((now, kind));
+        self.fast = match is_beat && is_next {
+            true => self.fast.saturating_add(1),
+            false => 0,
+        };
+        if self.fast < MANY || timeout < SHORTEST_TIMEOUT {
+            return None;
+        }
+        if self.rests == IN_A_ROW {
+            self.rests = 0;
+            return None;
+        }
+        self.rests += 1;
+        Some(rest)
     }
 
     /// The rest ended at `now`, which may be later than it was to.
     pub fn over(&mut self, now: Instant) {
         self.over = Some(now);
-        (self.events, self.is_behind) = (0, false);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Beats every `period` for a second, each of so many events that the kernel does not make one: how long
-    /// was rested, in all, and how many events were taken.
-    fn rests(period: Duration, events: u32, timeout: Duration) -> (Duration, u32) {
+    /// How events are taken from a queue as the kernel's, each in 5 us: how long was rested in all, how many
+    /// were taken, and of how many that had waited for more than 1 ms this was not known.
+    #[derive(Default)]
+    struct Taken {
+        rested: Duration,
+        events: u32,
+        unknown: u32,
+    }
+
+    /// Beats every `period` for a second, each of events of these kinds.
+    fn take(period: Duration, kinds: &[char], timeout: Duration) -> Taken {
         let mut rest = Rest::default();
-        let (mut rested, mut taken) = (Duration::ZERO, 0);
-        let start = crate::clock::now();
-        let (mut now, mut waiting, mut beat) = (start, 0, start);
-        while now < start + MS * 1000 {
-            // Until the next beat, where none waits. Equal events are one.
-            now = if waiting == 0 { now.max(beat) } else { now };
-            let mut changed = waiting > 0;
-            while beat <= now {
-                waiting = if events == 1 { 1 } else { waiting + events };
-                (beat, changed) = (beat + period, true);
+        let mut taken = Taken::default();
+        let mut now = crate::clock::now();
+        let (mut beat, end, mut queue) = (now, now + MS * 1000, VecDeque::new());
+        loop {
+            if queue.is_empty() {
+                now = now.max(beat);
             }
-            while waiting > 0 {
-                (now, waiting, taken) = (now + MS / 200, waiting - 1, taken + 1);
-                let time = rest.after(now, changed, timeout);
-                changed = false;
-                if let Some(time) = time {
-                    (now, rested) = (now + time, rested + time);
-                    rest.over(now);
+            if now >= end {
+                return taken;
+            }
+            while beat <= now {
+                for kind in kinds {
+                    if queue.back().is_none_or(|(last, _)| last != kind) {
+                        queue.push_back((*kind, beat));
+                    }
                 }
-                if beat <= now {
-                    break;
-                }
+                beat += period;
+            }
+            let Some((kind, came)) = queue.pop_front() else {
+                continue;
+            };
+            now += MS / 200;
+            taken.events += 1;
+            taken.unknown += u32::from(now - came > MS && !rest.has_waited(now, kind));
+            if let Some(time) = rest.after(now, kind, true, timeout) {
+                (now, taken.rested) = (now + time, taken.rested + time);
+                rest.over(now);
             }
         }
-        (rested, taken)
     }
 
     #[test]
     fn who_beats_faster_than_a_hundredth_of_the_timeout_is_noticed_less_often() {
-        for (timeout, rest) in [(2500, 20), (3750, 30), (12_500, 100), (600_000, 100)] {
-            for (period, events) in [(MS, 1), (MS / 1000, 1)] {
-                let (rested, taken) = rests(period, events, MS * timeout);
-                assert!(rested > MS * 600, "{timeout} {period:?}: {rested:?}");
-                assert!(
-                    taken <= 8 + 2 * 1000 / rest,
-                    "{timeout} {period:?}: {taken}"
-                );
+        for (timeout, rest) in [(3000, 24), (3750, 30), (12_500, 100), (600_000, 100)] {
+            for period in [MS, MS / 1000] {
+                let taken = take(period, &['w'], MS * timeout);
+                assert!(taken.rested > MS * 850, "{timeout} {:?}", taken.rested);
+                let most = 10 + 1000 * 9 / 8 / rest;
+                assert!(taken.events <= most, "{timeout} {}", taken.events);
+                assert_eq!(taken.unknown, 0);
             }
         }
     }
 
     #[test]
     fn who_beats_more_slowly_than_that_is_noticed_at_once() {
-        for (period, timeout) in [(1, 1999), (100, 3000), (31, 3000), (101, 600_000)] {
-            let (rested, taken) = rests(MS * period, 1, MS * timeout);
-            assert_eq!(
-                (rested, taken),
-                (Duration::ZERO, 1 + 1000u32.div_ceil(period))
-            );
-            let (rested, _) = rests(MS * period, 2, MS * timeout);
-            assert_eq!(
-                rested,
-                Duration::ZERO,
-                "two events of one beat are no hurry"
-            );
+        for (period, timeout) in [(1, 2999), (100, 3000), (31, 3000), (101, 600_000)] {
+            let taken = take(MS * period, &['w'], MS * timeout);
+            let all = 1000u32.div_ceil(period);
+            assert_eq!((taken.rested, taken.events), (Duration::ZERO, all));
+            let mut rest = Rest::default();
+            let mut now = crate::clock::now();
+            for _ in 0..all {
+                for event in 0..2 {
+                    let at = now + MS * event / 100;
+                    let rests = rest.after(at, 'w', true, MS * timeout);
+                    assert_eq!(rests.filter(|_| period > 1), None, "two of one beat");
+                }
+                now += MS * period;
+            }
         }
     }
 
     #[test]
-    fn what_can_not_be_one_event_is_read_in_time() {
-        for period in [MS, MS / 10, MS / 20] {
-            let (rested, taken) = rests(period, 2, MS * 3750);
-            let beats = Duration::from_secs(1).div_duration_f64(period) as u32;
-            // What came in the last rest and after it may be left.
-            assert!(
-                taken >= beats * 2 * 9 / 10,
-                "{period:?}: {taken} of {beats} x 2"
-            );
-            assert!(rested > MS * 100, "{period:?}: {rested:?}");
+    fn what_can_not_be_one_event_is_never_left_to_wait() {
+        for kinds in [&['w', 't'][..], &['w', 't', 'm'], &['w', 'w', 't']] {
+            for period in [MS, MS / 10, MS / 20] {
+                let taken = take(period, kinds, MS * 3750);
+                assert_eq!(taken.rested, Duration::ZERO, "{kinds:?}");
+            }
+            // Faster than it can be read, so that there are more and more of them.
+            let taken = take(MS / 300, kinds, MS * 3750);
+            assert_eq!((taken.rested, taken.unknown), (Duration::ZERO, 0));
         }
     }
 
     #[test]
-    fn after_an_event_that_has_waited_there_is_no_rest_until_the_last_is_read() {
+    fn after_what_is_no_beat_there_is_no_rest() {
+        let mut rest = Rest::default();
+        for beat in 0..100 {
+            let at = crate::clock::now() + MS * beat;
+            assert_eq!(rest.after(at, 't', false, MS * 3750), None);
+        }
+    }
+
+    #[test]
+    fn what_has_waited_is_the_first_after_a_rest_and_what_differs_from_the_one_before() {
         let (mut rest, mut now) = (Rest::default(), crate::clock::now());
-        let timeout = MS * 3750;
-        let first = (0..10).find_map(|_| rest.after(now, true, timeout));
-        assert_eq!(first, Some(MS * 30));
-        now += MS * 90;
+        assert!(!rest.has_waited(now, 'w'), "nothing came before");
+        rest.after(now, 'w', true, MS * 100);
+        assert!(!rest.has_waited(now, 'w'));
+        assert!(rest.has_waited(now + MS, 't'));
+        assert!(
+            !rest.has_waited(now + SOON, 't'),
+            "too late for one in a row"
+        );
+        now += MS * 20;
         rest.over(now);
-        assert_eq!(rest.after(now, false, timeout), None);
-        for _ in 0..5000 {
-            assert_eq!(rest.after(now, false, timeout), None);
-            now += MS / 200;
-        }
-        assert_eq!(rest.after(now, true, timeout), Some(MS * 30));
+        assert!(rest.has_waited(now, 'w'));
+        assert!(!rest.has_waited(now + SOON, 'w'), "it came later");
+        rest.after(now, 'w', true, MS * 100);
+        rest.after(now + MS, 'w', true, MS * 100);
+        assert!(!rest.has_waited(now + MS * 2, 'w'));
     }
 }

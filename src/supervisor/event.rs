@@ -30,7 +30,10 @@ pub enum Event {
         at: Instant,
     },
     /// [`Action::Look`] was done; a change that it found has been told as a beat.
-    Looked,
+    Looked {
+        /// What it found may be one, which a second look a moment later tells.
+        in_doubt: bool,
+    },
     /// The command's process has ended and is reaped.
     Exited {
         /// How.

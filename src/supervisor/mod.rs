@@ -221,7 +221,7 @@ impl Supervisor {
                 State::Starting { stop }
             }
             Event::Beat { .. }
-            | Event::Looked
+            | Event::Looked { .. }
             | Event::Exited { .. }
             | Event::Cleared
             | Event::Paused { .. }
@@ -252,7 +252,7 @@ impl Supervisor {
                 }
                 State::Running(run)
             }
-            Event::Looked => match run.judge(now) {
+            Event::Looked { in_doubt } => match run.judge(now, in_doubt) {
                 Verdict::Healthy => State::Running(run),
                 Verdict::Hung { silent, timeout } => self.hung(now, run, (silent, timeout), out),
             },
@@ -412,7 +412,7 @@ impl Supervisor {
             | Event::Spawned { .. }
             | Event::SpawnFailed { .. }
             | Event::Beat { .. }
-            | Event::Looked
+            | Event::Looked { .. }
             | Event::Cleared => State::Stopping { run, stage, after },
         }
     }
@@ -467,7 +467,7 @@ impl Supervisor {
             Event::Spawned { .. }
             | Event::SpawnFailed { .. }
             | Event::Beat { .. }
-            | Event::Looked
+            | Event::Looked { .. }
             | Event::Exited { .. }
             | Event::Paused { .. }
             | Event::Suspend { .. }
@@ -506,7 +506,7 @@ impl Supervisor {
             Event::Spawned { .. }
             | Event::SpawnFailed { .. }
             | Event::Beat { .. }
-            | Event::Looked
+            | Event::Looked { .. }
             | Event::Exited { .. }
             | Event::Cleared
             | Event::Paused { .. }

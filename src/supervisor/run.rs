@@ -249,8 +249,9 @@ impl Run {
     /// excuses one more timeout (contract, section 3, 'frozen together').
     ///
     /// Where he comes late by less, once per silence there is a second look a moment later: a beat
-    /// that left no mark on the file may still wait to be told ('pending evidence first').
-    pub fn judge(&mut self, now: Instant) -> Verdict {
+    /// that left no mark on the file may still wait to be told ('pending evidence first'). So there is where the
+    /// look was `in_doubt`.
+    pub fn judge(&mut self, now: Instant, in_doubt: bool) -> Verdict {
         let Some(due) = self.deadline().filter(|due| *due <= now) else {
             return Verdict::Healthy;
         };
@@ -267,7 +268,7 @@ impl Run {
             return Verdict::Healthy;
         }
         let punctual = PUNCTUAL + timeout / KERNELS_PART;
-        if now - due > punctual && silence.second_look_at.is_none() {
+        if in_doubt || now - due > punctual && silence.second_look_at.is_none() {
             silence.second_look_at = Some(now + SECOND_LOOK.max(timeout / SECOND_LOOK_PART));
             return Verdict::Healthy;
         }
@@ -294,6 +295,6 @@ mod tests {
             silent: second,
             timeout: second,
         };
-        assert_eq!(run.judge(launched + second), hung);
+        assert_eq!(run.judge(launched + second, false), hung);
     }
 }

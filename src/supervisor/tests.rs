@@ -52,6 +52,8 @@ struct Sim {
     failing: Vec<SpawnFailure>,
     /// Whether a look at the file finds a beat.
     changed_unseen: bool,
+    /// Whether it may have found one.
+    in_doubt: bool,
     pids: i32,
     /// All that was done since the last `take`, `Report`s as their first words.
     done: Vec<String>,
@@ -76,6 +78,7 @@ impl Sim {
             now,
             failing: Vec::new(),
             changed_unseen: false,
+            in_doubt: false,
             pids: 100,
             done: Vec::new(),
             exit: None,
@@ -103,7 +106,8 @@ impl Sim {
                     if std::mem::take(&mut self.changed_unseen) {
                         self.tell(Event::Beat { at: self.now });
                     }
-                    self.tell(Event::Looked);
+                    let in_doubt = std::mem::take(&mut self.in_doubt);
+                    self.tell(Event::Looked { in_doubt });
                 }
                 Action::Terminate(signal) => {
                     let name = signal.as_str().trim_start_matches("SIG");

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use crate::harness::*;
 
-fn hang() -> PathBuf {
+/// `tests/hang.c`, built once.
+pub fn hang() -> PathBuf {
     static BUILT: LazyLock<PathBuf> =
         LazyLock::new(|| compile("tests/hang.c", "hang", &["-pthread"]));
     BUILT.clone()

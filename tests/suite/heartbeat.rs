@@ -1,5 +1,6 @@
 //! Section 3: what is a beat, what is none, and what becomes of a silent command.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::diagnose::hang;
 use crate::harness::*;
 
 /// A puppet with a heartbeat `hb` in the test's directory.
@@ -73,6 +75,24 @@ beats! {
     a_removal_is_no_beat: ["beat"], "delete" => false;
     a_neighbours_file_is_no_beat: ["beat"], "neighbour" => false;
     a_neighbours_file_is_no_beat_while_ours_is_missing: [], "neighbour" => false;
+}
+
+#[test]
+fn a_mode_that_changes_all_the_time_hides_no_hang() {
+    let options = [
+        "--enable-heartbeat",
+        "--heartbeat-file",
+        "hb",
+        "--timeout",
+        "4",
+    ];
+    let words = options.iter().map(OsString::from);
+    let mut run = Setup::new(words.chain([hang().into(), "chmod".into()])).start();
+    run.said("hung");
+    let hung = Instant::now();
+    let (at, _) = run.logged_at(&["heartbeat timeout pid"]);
+    let after = at - hung;
+    assert!(after < TIMEOUT * 3 / 2, "{after:?}");
 }
 
 /// A beating puppet whose file is a link; the link, and what it leads to.

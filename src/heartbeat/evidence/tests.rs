@@ -71,40 +71,47 @@ fn a_write_counts_even_if_it_leaves_no_mark() {
 fn an_event_that_has_waited_is_no_younger_than_what_it_left() {
     let case = Case::new("waited");
     let now = clock::now();
-    let told_at = |after: Duration, found: io::Result<Option<Look>>| {
-        let mut seen = case.evidence.seen();
-        case.evidence
-            .note(&mut seen, found, News::Written, now + after);
+    let told_at = |after: Duration, found: io::Result<Option<Look>>, news| {
+        let (mut seen, at) = (case.evidence.seen(), now + after);
+        let is_beat = case.evidence.note(&mut seen, found, news, at);
+        let _ = seen.rest.after(at, news, is_beat, TICK);
         case.evidence.pulse.last().unwrap() - now
     };
     let look = || Look::ask(case.path());
     let rested = |after: Duration| case.evidence.seen().rest.over(now + after);
     let _ = fs::write(case.path(), "new and longer");
-    assert_eq!(told_at(TICK, look()), TICK);
-    assert_eq!(told_at(TICK * 9, look()), TICK * 9, "nobody rested");
-    rested(TICK * 19 / 2);
-    assert_eq!(
-        told_at(TICK * 10, look()),
-        TICK * 9,
-        "not after its mark and a tick"
-    );
+    assert_eq!(told_at(TICK, look(), News::Written), TICK);
+    let at = TICK * 9;
+    assert_eq!(told_at(at, look(), News::Written), at, "nobody rested");
     let _ = fs::write(case.path(), "newer");
-    assert_eq!(told_at(TICK * 11, look()), TICK * 11);
+    rested(TICK * 10);
+    let at = TICK * 11;
+    assert_eq!(told_at(at, look(), News::Written), at, "it has a new mark");
     rested(TICK * 14);
+    let as_late_as_possible = TICK * 12;
+    let at = TICK * 14;
+    assert_eq!(told_at(at, look(), News::Written), as_late_as_possible);
+    let at = TICK * 29 / 2;
     assert_eq!(
-        told_at(TICK * 14, look()),
-        TICK * 12,
-        "as late as it may have been"
+        told_at(at, look(), News::Made),
+        as_late_as_possible,
+        "differs"
     );
+    assert_eq!(told_at(at, look(), News::Made), at, "equals the one before");
     // It can't be told; or its times are whole seconds.
     let unknown = Err(io::ErrorKind::PermissionDenied.into());
-    assert_eq!(told_at(TICK * 15, unknown), TICK * 15);
+    let at = TICK * 15;
+    assert_eq!(told_at(at, unknown, News::Written), at);
     let coarse = || Ok(Look::at(case.path()).map(Look::coarse));
-    assert_eq!(told_at(TICK * 31 / 2, coarse()), TICK * 31 / 2);
-    assert_eq!(told_at(TICK * 33 / 2, coarse()), TICK * 33 / 2);
-    // It is long over.
-    assert_eq!(told_at(TICK * 40, look()), TICK * 40);
-    assert_eq!(told_at(TICK * 60, look()), TICK * 60);
+    let at = TICK * 31 / 2;
+    assert_eq!(told_at(at, coarse(), News::Made), at);
+    let at = TICK * 16;
+    assert_eq!(told_at(at, coarse(), News::Written), at);
+    // The one before is long past.
+    let at = TICK * 40;
+    assert_eq!(told_at(at, look(), News::Made), at);
+    let at = TICK * 60;
+    assert_eq!(told_at(at, look(), News::Written), at);
 }
 
 #[test]
@@ -146,18 +153,22 @@ fn a_second_touch_within_a_tick_counts_and_a_chmod_after_it_does_not() {
 }
 
 #[test]
-fn a_chmod_counts_only_before_a_verdict_and_untold_and_makes_nothing_ours() {
+fn a_chmod_counts_only_before_a_verdict_and_where_no_event_tells_and_makes_nothing_ours() {
     let case = Case::new("doubt");
-    fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
+    let chmod = |mode| fs::set_permissions(case.path(), Permissions::from_mode(mode)).unwrap();
+    let last = || case.evidence.pulse.last();
+    chmod(0o600);
     assert!(!case.is_told(TOUCHED));
-    case.evidence.last_look();
-    assert_eq!(case.evidence.pulse.last(), None);
-    fs::set_permissions(case.path(), Permissions::from_mode(0o640)).unwrap();
-    case.evidence.last_look();
-    assert!(case.evidence.pulse.last().is_some());
+    assert!(!case.evidence.last_look());
+    assert_eq!(last(), None);
+    chmod(0o640);
+    assert!(case.evidence.last_look());
+    assert_eq!(last(), None);
+    assert!(!case.evidence.last_look());
+    assert!(last().is_some());
     assert!(!case.evidence.has_beaten());
     // Nor is what comes within a tick of that one a touch that left no mark.
-    fs::set_permissions(case.path(), Permissions::from_mode(0o600)).unwrap();
+    chmod(0o600);
     assert!(!case.is_told(TOUCHED));
 }
 
@@ -229,13 +240,13 @@ fn a_file_system_that_tells_nothing_is_found_out_and_a_late_event_is_not() {
     for seconds in [1000, 2000] {
         case.touch_at(seconds);
         // The reactor was quicker.
-        case.evidence.last_look();
+        assert!(!case.evidence.last_look());
         assert!(!has_warned());
         case.is_told(TOUCHED);
     }
     for (seconds, warned) in [(3000, false), (4000, true)] {
         case.touch_at(seconds);
-        case.evidence.last_look();
+        assert!(!case.evidence.last_look());
         assert_eq!(has_warned(), warned);
     }
 }
@@ -253,25 +264,23 @@ fn a_mark_that_was_made_while_the_watch_was_moved_counts() {
 }
 
 #[test]
-fn a_mode_that_changes_all_the_time_is_believed_once() {
+fn a_mode_that_changes_all_the_time_is_no_beat_where_events_tell_of_it() {
     let case = Case::new("storm");
     let mut modes = [0o600, 0o640].into_iter().cycle();
-    let mut look_after_a_chmod = || {
+    let mut chmod = || {
         let mode = Permissions::from_mode(modes.next().unwrap());
         fs::set_permissions(case.path(), mode).unwrap();
-        let before = case.evidence.pulse.last();
-        case.evidence.last_look();
-        case.evidence.pulse.last() > before
     };
-    assert!(look_after_a_chmod());
-    assert!(!look_after_a_chmod());
-    assert!(!look_after_a_chmod());
-    case.touch_at(1000);
-    assert!(look_after_a_chmod(), "that was a touch, too");
-    assert!(look_after_a_chmod(), "after a beat for certain, again");
-    assert!(!look_after_a_chmod());
-    assert!(case.is_told(WRITTEN));
-    assert!(look_after_a_chmod(), "told or found");
+    for _ in 0..3 {
+        chmod();
+        assert!(case.evidence.last_look());
+        assert!(!case.is_told(TOUCHED));
+        chmod();
+        assert!(!case.evidence.last_look(), "once in doubt, and not again");
+        assert!(!case.is_told(TOUCHED));
+    }
+    assert_eq!(case.evidence.pulse.last(), None);
+    assert!(!*lock(&case.evidence.warned));
 }
 
 #[test]

@@ -212,7 +212,7 @@ impl World {
                 self.sim.tell(Event::Asked(wish));
             }
             Step::Stray(Stray::Timeout) => self.sim.tell(Event::Timeout),
-            Step::Stray(Stray::Looked) => self.sim.tell(Event::Looked),
+            Step::Stray(Stray::Looked) => self.sim.tell(Event::Looked { in_doubt: false }),
             Step::Stray(Stray::OldBeat) => {
                 let at = self.sim.start - seconds(1);
                 self.sim.tell(Event::Beat { at });

@@ -306,6 +306,18 @@ fn a_judge_who_is_late_by_no_more_than_a_tenth_looks_a_second_time_and_has_no_ex
 }
 
 #[test]
+fn a_look_in_doubt_is_repeated_a_moment_later() {
+    for (timeout, moment) in [(1, 10), (20, 200)] {
+        let mut sim = Sim::new(with_heartbeat(timeout, 0));
+        sim.in_doubt = true;
+        sim.pass(seconds(timeout) + Duration::from_millis(moment) - Duration::from_nanos(1));
+        assert_eq!(sim.take(), ["spawn"]);
+        sim.pass(Duration::from_nanos(1));
+        assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
+    }
+}
+
+#[test]
 fn a_beat_that_is_told_just_after_a_late_look_saves_the_command() {
     let mut sim = Sim::new(with_heartbeat(10, 0));
     // It left no mark for the look to find.
