@@ -1,14 +1,14 @@
 //! The command line and the `SUPERVISOR_*` environment (contract, section 1): what was typed is
 //! checked once, here, and becomes a [`Config`].
 
+mod options;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _, ValueParser};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::{MatchesError, ValueSource};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
@@ -17,10 +17,10 @@ use nix::sys::signal::Signal;
 
 use crate::config::{Call, Config, Form, Heartbeat, Order, Policy, Verb};
 use crate::exit::Exit;
-use crate::text::{self, is_name};
-
-/// The longest duration that is taken, in seconds: beyond it a deadline could leave the clock.
-const MOST_SECONDS: f64 = 1e9;
+use crate::text;
+use options::Takes::{Default, Nothing, Value};
+use options::{CALLS, OPTIONS, Row, whole};
+use values::*;
 
 const USAGE: &str = "\
 supervisor [OPTIONS] <command> [args...]
@@ -33,251 +33,9 @@ variables.
 
 Example: supervisor --enable-heartbeat --timeout 30 python3 my_server.py";
 
-/// An option.
-struct Row {
-    long: &'static str,
-    /// None for a call: a variable would turn every supervisor into it.
-    variable: Option<&'static str>,
-    takes: Takes,
-    heading: &'static str,
-    help: &'static str,
-}
-
-enum Takes {
-    /// Nothing: it is on or off.
-    Nothing,
-    /// A value, shown by this name and checked by that.
-    Value(&'static str, fn() -> ValueParser),
-    /// The same, and what it is if nobody says.
-    Default(&'static str, fn() -> ValueParser, &'static str),
-}
-use Takes::{Default, Nothing, Value};
-
-const RESTART: &str = "Restart";
-const HEARTBEAT: &str = "Heartbeat";
-const STOPPING: &str = "Stopping";
-const LOG: &str = "Log and events";
-const CONTROL: &str = "Control";
-
-/// All options, as the help shows them. A table, because clap's derive builds them in one function whose
-/// frame alone would be 20 kB of stack that stays.
-const OPTIONS: &[Row] = &[
-    Row {
-        long: "max-restarts",
-        variable: Some("SUPERVISOR_MAX_RESTARTS"),
-        takes: Default("N", || checked(max_restarts), "-1"),
-        heading: RESTART,
-        help: "Consecutive restarts before giving up; -1: never give up",
-    },
-    Row {
-        long: "backoff-factor",
-        variable: Some("SUPERVISOR_BACKOFF_FACTOR"),
-        takes: Default("S", || checked(seconds), "1"),
-        heading: RESTART,
-        help: "Delay before the first restart; it doubles with each; 0: none",
-    },
-    Row {
-        long: "max-backoff",
-        variable: Some("SUPERVISOR_MAX_BACKOFF"),
-        takes: Default("S", || checked(positive_seconds), "3600"),
-        heading: RESTART,
-        help: "Upper bound of a delay",
-    },
-    Row {
-        long: "backoff-jitter",
-        variable: Some("SUPERVISOR_BACKOFF_JITTER"),
-        takes: Default("F", || checked(fraction), "0"),
-        heading: RESTART,
-        help: "Add up to this part of a delay at random, 0 to 1",
-    },
-    Row {
-        long: "reset-after",
-        variable: Some("SUPERVISOR_RESET_AFTER"),
-        takes: Default("S", || checked(seconds), "60"),
-        heading: RESTART,
-        help: "A run this long starts the count of restarts again at 0; 0: never",
-    },
-    Row {
-        long: "enable-heartbeat",
-        variable: Some("SUPERVISOR_ENABLE_HEARTBEAT"),
-        takes: Nothing,
-        heading: HEARTBEAT,
-        help: "Restart the command when its heartbeat file falls silent",
-    },
-    Row {
-        long: "heartbeat-file",
-        variable: Some("SUPERVISOR_HEARTBEAT_FILE"),
-        takes: Default("PATH", || checked(path), "heartbeat.txt"),
-        heading: HEARTBEAT,
-        help: "The file that the command touches; it finds the path in HEARTBEAT_FILE",
-    },
-    Row {
-        long: "sd-notify",
-        variable: Some("SUPERVISOR_SD_NOTIFY"),
-        takes: Nothing,
-        heading: HEARTBEAT,
-        help: "The command beats by sd_notify(3), as under systemd",
-    },
-    Row {
-        long: "timeout",
-        variable: Some("SUPERVISOR_TIMEOUT"),
-        takes: Default("S", || checked(positive_seconds), "20"),
-        heading: HEARTBEAT,
-        help: "Silence this long is a hang",
-    },
-    Row {
-        long: "initial-check-delay",
-        variable: Some("SUPERVISOR_INITIAL_CHECK_DELAY"),
-        takes: Default("S", || checked(seconds), "0"),
-        heading: HEARTBEAT,
-        help: "Extra time for the first beat after each launch",
-    },
-    Row {
-        long: "hang-signal",
-        variable: Some("SUPERVISOR_HANG_SIGNAL"),
-        takes: Default("SIG", || checked(signal), "TERM"),
-        heading: HEARTBEAT,
-        help: "What a hung command is sent first: ABRT for a core",
-    },
-    Row {
-        long: "grace-period",
-        variable: Some("SUPERVISOR_GRACE_PERIOD"),
-        takes: Default("S", || checked(seconds), "5"),
-        heading: STOPPING,
-        help: "From SIGTERM to SIGKILL; 0: SIGKILL at once",
-    },
-    Row {
-        long: "keep-descendants",
-        variable: Some("SUPERVISOR_KEEP_DESCENDANTS"),
-        takes: Nothing,
-        heading: STOPPING,
-        help: "Leave alone what the command leaves behind when it ends",
-    },
-    Row {
-        long: "log-level",
-        variable: Some("SUPERVISOR_LOG_LEVEL"),
-        takes: Default("L", || checked(level), "info"),
-        heading: LOG,
-        help: "error, warn, info or debug",
-    },
-    Row {
-        long: "log-file",
-        variable: Some("SUPERVISOR_LOG_FILE"),
-        takes: Value("PATH", || checked(path)),
-        heading: LOG,
-        help: "Append the supervisor's own log there instead of to stderr",
-    },
-    Row {
-        long: "on-event",
-        variable: Some("SUPERVISOR_ON_EVENT"),
-        takes: Value("COMMAND", || checked(script)),
-        heading: LOG,
-        help: "Run by the shell at each start, exit, hang and giving up",
-    },
-    Row {
-        long: "on-give-up",
-        variable: Some("SUPERVISOR_ON_GIVE_UP"),
-        takes: Value("COMMAND", || checked(script)),
-        heading: LOG,
-        help: "Run by the shell, and waited for, when it gives up",
-    },
-    Row {
-        long: "metrics-file",
-        variable: Some("SUPERVISOR_METRICS_FILE"),
-        takes: Value("PATH", || checked(path)),
-        heading: LOG,
-        help: "Keep a file of metrics for Prometheus there",
-    },
-    Row {
-        long: "name",
-        variable: Some("SUPERVISOR_NAME"),
-        takes: Value("NAME", || checked(name)),
-        heading: CONTROL,
-        help: "What this instance is called; default: after its command and pid",
-    },
-    Row {
-        long: "list",
-        variable: None,
-        takes: Nothing,
-        heading: CONTROL,
-        help: "Show all running instances",
-    },
-    Row {
-        long: "status",
-        variable: None,
-        takes: Value("NAME", || checked(name)),
-        heading: CONTROL,
-        help: "Show one; exit code 0: running, 3: not, 4: there is none",
-    },
-    Row {
-        long: "restart",
-        variable: None,
-        takes: Value("NAME", || checked(name)),
-        heading: CONTROL,
-        help: "Restart its command now, and wait for the new run",
-    },
-    Row {
-        long: "stop",
-        variable: None,
-        takes: Value("NAME", || checked(name)),
-        heading: CONTROL,
-        help: "Stop it, and wait until it is gone",
-    },
-    Row {
-        long: "pause",
-        variable: None,
-        takes: Value("NAME", || checked(name)),
-        heading: CONTROL,
-        help: "Hold its heartbeat deadline, for a debugger",
-    },
-    Row {
-        long: "resume",
-        variable: None,
-        takes: Value("NAME", || checked(name)),
-        heading: CONTROL,
-        help: "Hold it no longer",
-    },
-    Row {
-        long: "json",
-        variable: None,
-        takes: Nothing,
-        heading: CONTROL,
-        help: "With --list or --status: for programs",
-    },
-];
-
-/// Those that exclude each other and a command.
-const CALLS: [&str; 6] = ["list", "status", "restart", "stop", "pause", "resume"];
-
 /// What clap calls the command's words, and the group of the calls.
 const COMMAND: &str = "command";
 const CALL: &str = "call";
-
-impl Row {
-    fn default(&self) -> Option<&'static str> {
-        match self.takes {
-            Default(_, _, default) => Some(default),
-            Nothing | Value(..) => None,
-        }
-    }
-
-    /// Whether it may be set: what is not can be left out.
-    fn is_named(&self, argv: &[OsString]) -> bool {
-        let names = |word: &OsString| {
-            let option = word.as_encoded_bytes().strip_prefix(b"--");
-            let rest = option.and_then(|option| option.strip_prefix(self.long.as_bytes()));
-            matches!(rest, Some([] | [b'=', ..]))
-        };
-        argv.iter().any(names)
-            || self
-                .variable
-                .is_some_and(|name| std::env::var_os(name).is_some())
-    }
-}
-
-fn whole() -> Vec<&'static Row> {
-    OPTIONS.iter().collect()
-}
 
 /// What clap has to know, with these options.
 fn definition(options: &[&Row]) -> Command {
@@ -330,12 +88,6 @@ fn argument(row: &Row) -> Arg {
     arg.value_name(name)
         .value_parser(parser())
         .allow_hyphen_values(is_number)
-}
-
-fn checked<T: Clone + Send + Sync + 'static>(
-    check: fn(OsString) -> Result<T, &'static str>,
-) -> ValueParser {
-    ValueParser::new(OsStringValueParser::new().try_map(check))
 }
 
 /// What was typed, by the names of the table; a name that is not in it, or another type, is caught by any
@@ -478,8 +230,8 @@ fn config(mut typed: Typed) -> Config {
 }
 
 fn is_own_variable(name: &OsStr) -> bool {
-    let own = OPTIONS.iter().filter_map(|row| row.variable);
-    own.into_iter().any(|variable| name == variable)
+    let mut own = OPTIONS.iter().filter_map(|row| row.variable);
+    own.any(|variable| name == variable)
 }
 
 /// A usage error as one line: what, where, and what to do.
@@ -558,95 +310,4 @@ fn variable_at_fault(error: &clap::Error, argv: &[OsString]) -> Option<String> {
         .find(|row| option.strip_prefix("--") == Some(row.long))?;
     let variable = row.variable?;
     (!typed && std::env::var_os(variable).is_some()).then(|| variable.to_owned())
-}
-
-fn seconds(value: OsString) -> Result<Duration, &'static str> {
-    const WANTED: &str = "it must be a number of seconds from 0 to 1e9, such as 20 or 0.25";
-    let seconds: f64 = value
-        .to_str()
-        .and_then(|text| text.parse().ok())
-        .ok_or(WANTED)?;
-    if !(0.0..=MOST_SECONDS).contains(&seconds) {
-        return Err(WANTED);
-    }
-    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| WANTED)?;
-    // What is more than zero stays so, however small.
-    if duration.is_zero() && seconds > 0.0 {
-        return Ok(Duration::from_nanos(1));
-    }
-    Ok(duration)
-}
-
-fn positive_seconds(value: OsString) -> Result<Duration, &'static str> {
-    const WANTED: &str =
-        "it must be a number of seconds greater than 0, up to 1e9, such as 20 or 0.25";
-    seconds(value)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .ok_or(WANTED)
-}
-
-fn max_restarts(value: OsString) -> Result<Option<u64>, &'static str> {
-    const WANTED: &str = "it must be a whole number: 0 or more, or -1 for no limit";
-    match value.to_str().and_then(|text| text.parse::<i64>().ok()) {
-        Some(-1) => Ok(None),
-        Some(count) => u64::try_from(count).map(Some).map_err(|_| WANTED),
-        None => Err(WANTED),
-    }
-}
-
-fn fraction(value: OsString) -> Result<f64, &'static str> {
-    value
-        .to_str()
-        .and_then(|text| text.parse().ok())
-        .filter(|fraction| (0.0..=1.0).contains(fraction))
-        .ok_or("it must be a number from 0 to 1, such as 0.1")
-}
-
-fn level(value: OsString) -> Result<LevelFilter, &'static str> {
-    match value.to_str() {
-        Some("error") => Ok(LevelFilter::Error),
-        Some("warn") => Ok(LevelFilter::Warn),
-        Some("info") => Ok(LevelFilter::Info),
-        Some("debug") => Ok(LevelFilter::Debug),
-        _ => Err("it must be error, warn, info or debug"),
-    }
-}
-
-fn signal(value: OsString) -> Result<Signal, &'static str> {
-    const WANTED: &str = "it must be a signal, such as TERM, SIGABRT or 6";
-    let text = value.to_str().ok_or(WANTED)?;
-    if let Ok(number) = text.parse::<i32>() {
-        return Signal::try_from(number).map_err(|_| WANTED);
-    }
-    let name = text.to_ascii_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    format!("SIG{name}").parse().map_err(|_| WANTED)
-}
-
-fn name(value: OsString) -> Result<String, &'static str> {
-    value.to_str().filter(|name| is_name(name)).map(str::to_owned).ok_or(
-        "it must be a name of 1 to 64 letters, digits, '.', '_', '-' or '@', and not begin with a dot",
-    )
-}
-
-fn script(value: OsString) -> Result<OsString, &'static str> {
-    if value.is_empty() {
-        return Err("it must be a command for the shell");
-    }
-    Ok(value)
-}
-
-fn path(value: OsString) -> Result<PathBuf, &'static str> {
-    if value.is_empty() {
-        return Err("it must be the path of a file");
-    }
-    Ok(PathBuf::from(value))
-}
-
-/// A flag's variable is on unless it is empty or says no.
-fn is_on(value: &OsString) -> bool {
-    !["", "0", "false", "no", "off"]
-        .iter()
-        .any(|off| value.eq_ignore_ascii_case(off))
 }

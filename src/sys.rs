@@ -3,7 +3,7 @@
 //! * **Launching.** `std::process::Command` empties the signal mask of the child, where the command
 //!   is to start with the caller's; its `execvp` hands a file without `#!` to a shell, where the
 //!   command is never given to one; and before its exec our handlers still run in the
-//!   child, so that a signal to the group would be swallowed there. So: [`spawn`].
+//!   child, so that a signal to the group would be swallowed there. So: [`spawn`], with an [`Environment`].
 //! * **Reaping.** nix refuses the status of a child that a real-time signal killed, after having
 //!   reaped it. So: [`wait_any`].
 //! * **Signalling who is not our child.** Its number may be somebody else's by the time of the call;
@@ -23,6 +23,7 @@
 mod begin;
 #[cfg(target_os = "linux")]
 mod datagram;
+mod environment;
 mod launch;
 mod signals;
 #[cfg(all(
@@ -54,7 +55,8 @@ use nix::unistd::Pid;
 pub use begin::begin;
 #[cfg(target_os = "linux")]
 pub use datagram::receive;
-pub use launch::{Environment, Image, spawn};
+pub use environment::Environment;
+pub use launch::{Image, spawn};
 pub use signals::{Senders, die_of, ignore, is_ignored, note_senders, suspend};
 
 /// Has all threads use one heap (mallopt(3)): they allocate little, and a heap of its own is two pages for each

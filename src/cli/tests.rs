@@ -1,5 +1,8 @@
 //! The command line, word by word.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use super::*;
 
 fn parse_order(words: &[&str]) -> Result<Order, Early> {
