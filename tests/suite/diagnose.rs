@@ -120,7 +120,7 @@ fn of_a_hang_that_the_log_leaves_out_nothing_is_told() {
     let count = |part: &str| log.matches(part).count();
     assert!(count("heartbeat timeout pid") < 190, "{log}");
     assert!(
-        count("SUPERVISOR] hung") <= count("heartbeat timeout pid") + 1,
+        count("SUPERVISOR] hung pid") <= count("heartbeat timeout pid") + 1,
         "{log}"
     );
 }

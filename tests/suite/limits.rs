@@ -85,7 +85,7 @@ fn where_the_kernel_or_an_emulator_knows_no_vfork_a_launch_comes_to_the_same() {
             refuse(setup.directory(), fault, value);
             let mut run = setup.start();
             assert_eq!(run.code(), code, "{fault} {value}");
-            let started = run.log_so_far().matches("started pid=").count();
+            let started = run.log().matches("started pid=").count();
             assert_eq!(started, if code == 1 { 2 } else { 0 }, "{fault} {value}");
         }
     }
