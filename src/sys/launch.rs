@@ -124,7 +124,7 @@ impl Image {
 /// That of `pipe`, `clone` or `fork`, `ENOMEM` where there is no memory for it, or, from the child, that of
 /// `execve`: `ENOENT` if no candidate was found, `EACCES` if one was but may not be executed.
 pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Result<Pid> {
-    let (report, reporter) = io::pipe()?;
+    let channel = io::pipe();
     // No handler of ours may run in the child: it would take a signal that is the command's.
     let ours = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let plan = Plan {
@@ -133,14 +133,18 @@ pub fn spawn(image: &Image, to_default: &[Signal], own_group: bool) -> io::Resul
         own_group,
         parent: nix::unistd::getpid(),
         outcome: AtomicI32::new(UNTOLD),
-        reporter: reporter.as_raw_fd(),
+        reporter: channel.as_ref().ok().map(|(_, end)| end.as_raw_fd()),
     };
-    let launched = bear(&plan).and_then(|child| {
-        drop(reporter);
-        let failure = match plan.outcome.load(Ordering::Relaxed) {
-            UNTOLD => read_errno(report, child, ours),
-            EXECUTED => None,
-            errno => Some(errno),
+    let launched = bear(&plan);
+    let outcome = plan.outcome.load(Ordering::Relaxed);
+    let launched = launched.and_then(|child| {
+        let failure = match (outcome, channel) {
+            (UNTOLD, Ok((report, reporter))) => {
+                drop(reporter);
+                read_errno(report, child, ours)
+            }
+            (UNTOLD, Err(_)) | (EXECUTED, _) => None,
+            (errno, _) => Some(errno),
         };
         match failure {
             None => Ok(child),
@@ -161,8 +165,8 @@ struct Plan<'a> {
     parent: Pid,
     /// Where it tells what it failed at, if it is in our memory.
     outcome: AtomicI32,
-    /// The same, if it is not: closed when it has been executed.
-    reporter: RawFd,
+    /// The same, if it is not: closed when it has been executed. None where no descriptors are left.
+    reporter: Option<RawFd>,
 }
 
 /// Outcomes that are no error's number: it has not begun, or not in our memory; it has, and not failed.
@@ -170,19 +174,20 @@ const UNTOLD: i32 = -1;
 const EXECUTED: i32 = 0;
 
 /// The child. Not in our memory where it is to be in our own group, whose terminal could stop it on the way
-/// (Ctrl-Z), and us with it; nor where that is refused (by a filter of system calls, or a kernel before 6.2
-/// that is to put it into another time namespace).
+/// (Ctrl-Z), and us with it; nor where that is refused, by a filter of system calls, or by an older kernel that is
+/// to put it into another time namespace.
 fn bear(plan: &Plan<'_>) -> io::Result<Pid> {
     #[cfg(target_os = "linux")]
     if plan.own_group {
-        match bear_in_our_memory(plan) {
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)
-                ) => {}
-            outcome => return outcome,
+        let born = bear_in_our_memory(plan);
+        let has_no_room =
+            |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM));
+        if born.as_ref().err().is_none_or(has_no_room) {
+            return born;
         }
+    }
+    if plan.reporter.is_none() {
+        return Err(Errno::EMFILE.into());
     }
     // SAFETY: other threads may exist, so the child may only make async-signal-safe calls
     // (fork(2), signal-safety(7)). `become_command` does: it allocates nothing, takes no lock,
@@ -352,7 +357,9 @@ fn become_command(plan: &Plan<'_>) -> ! {
     // SAFETY: `bytes` is valid for its length, the descriptor is open; both calls are
     // async-signal-safe. If the write fails, so has the parent.
     unsafe {
-        libc::write(plan.reporter, bytes.as_ptr().cast(), bytes.len());
+        if let Some(reporter) = plan.reporter {
+            libc::write(reporter, bytes.as_ptr().cast(), bytes.len());
+        }
         libc::_exit(127)
     }
 }

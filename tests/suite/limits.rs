@@ -322,3 +322,17 @@ fn a_bare_root_is_enough() {
     assert_eq!(run.code(), 137);
     assert!(!root.join("hb").exists(), "removed at the end");
 }
+
+#[test]
+fn however_few_descriptors_there_are_the_command_is_launched() {
+    let program = supervisor().display();
+    for descriptors in 8..=16 {
+        for more in ["", "--enable-heartbeat --heartbeat-file hb"] {
+            let script = format!(
+                "ulimit -n {descriptors}; exec {program} --max-restarts 0 {more} sh -c 'exit 7'"
+            );
+            let mut run = Setup::of("sh".as_ref(), ["-c", &script]).start();
+            assert_eq!(run.code(), 7, "{descriptors} {more}");
+        }
+    }
+}
