@@ -331,8 +331,10 @@ impl Evidence {
             (None, Some(_)) => true,
             (Some(before), Some(found)) => !found.same_content(before),
         };
-        // Within a tick of a change a second touch is not to be told from a chmod.
-        let again = news == News::Touched && seen.changed_at.is_some_and(|at| now - at < TICK);
+        // Within a tick of a change a second touch leaves no mark; nor does a chmod.
+        let again = news == News::Touched
+            && seen.look == found
+            && seen.changed_at.is_some_and(|at| now - at < TICK);
         // What the kernel says counts even if it is gone again by now, or left no mark.
         let announced = match news {
             News::Written => seen.is_written(found.as_ref()),

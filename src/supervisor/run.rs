@@ -61,6 +61,10 @@ const KERNELS_PART: u32 = 1000;
 const SECOND_LOOK: Duration = Duration::from_millis(10);
 const SECOND_LOOK_PART: u32 = 100;
 
+/// The same for a look in doubt: what waits to be read at that moment is read within this time, unless the
+/// machine is busy; and then it is in doubt for the command.
+const LOOK_IN_DOUBT: Duration = Duration::from_millis(5);
+
 /// What a look at an expired deadline comes to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -267,8 +271,12 @@ impl Run {
             silence.excused_until = Some(now + timeout);
             return Verdict::Healthy;
         }
+        if in_doubt {
+            silence.second_look_at = Some(now + LOOK_IN_DOUBT);
+            return Verdict::Healthy;
+        }
         let punctual = PUNCTUAL + timeout / KERNELS_PART;
-        if in_doubt || now - due > punctual && silence.second_look_at.is_none() {
+        if now - due > punctual && silence.second_look_at.is_none() {
             silence.second_look_at = Some(now + SECOND_LOOK.max(timeout / SECOND_LOOK_PART));
             return Verdict::Healthy;
         }

@@ -307,10 +307,10 @@ fn a_judge_who_is_late_by_no_more_than_a_tenth_looks_a_second_time_and_has_no_ex
 
 #[test]
 fn a_look_in_doubt_is_repeated_a_moment_later() {
-    for (timeout, moment) in [(1, 10), (20, 200)] {
+    for timeout in [1, 20] {
         let mut sim = Sim::new(with_heartbeat(timeout, 0));
         sim.in_doubt = true;
-        sim.pass(seconds(timeout) + Duration::from_millis(moment) - Duration::from_nanos(1));
+        sim.pass(seconds(timeout) + Duration::from_millis(5) - Duration::from_nanos(1));
         assert_eq!(sim.take(), ["spawn"]);
         sim.pass(Duration::from_nanos(1));
         assert_eq!(sim.take(), ["hung", "diagnose", "TERM"]);
