@@ -11,10 +11,17 @@
  *   comets N       N lines of processes, each of which forks its successor in a session of its own and
  *                  ends, for ever
  *   thread         ends its first thread, another one goes on; in a child
+ *   heeds          ends with 0 when it is told to
+ *   counts WHO     says `told WHO` each time that it is told to end, and does not
+ *   late           when told to end, forks a child, that says `late`, and `told` when it is told; and
+ *                  ends when somebody writes to the FIFO `go`
+ *
+ * (A shell will not do for these: dash loses a signal that comes while it starts a program.)
  *
  * It says `brood <pid>` where all are there. With `deaf` everybody but the first ignores SIGTERM; with
  * `exit` the first ends with 1 when all are there. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -51,6 +58,20 @@ static void be_a_comet(void) {
     }
 }
 
+static sigset_t term;
+
+/* From here on none is lost between two calls. */
+static void block_term(void) {
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, NULL);
+}
+
+static void await_term(void) {
+    int signal;
+    sigwait(&term, &signal);
+}
+
 static void *go_on(void *unused) {
     (void)unused;
     say("thread");
@@ -64,6 +85,27 @@ int main(int argc, char **argv) {
     for (int i = 2; i < argc; i++) {
         deaf |= !strcmp(argv[i], "deaf");
         leave |= !strcmp(argv[i], "exit");
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (!strcmp(kind, "heeds") || !strcmp(kind, "counts") || !strcmp(kind, "late")) {
+        block_term();
+        puts("listens");
+        await_term();
+        while (!strcmp(kind, "counts")) {
+            printf("told %s\n", argc > 2 ? argv[2] : "");
+            await_term();
+        }
+        if (!strcmp(kind, "late")) {
+            if (fork_or_die() == 0) {
+                puts("late");
+                await_term();
+                puts("told");
+                return 0;
+            }
+            char line[8];
+            read(open("go", O_RDONLY), line, sizeof line);
+        }
+        return 0;
     }
     int ready[2];
     char byte = 0;

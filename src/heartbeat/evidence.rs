@@ -4,12 +4,12 @@
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
-use std::{io, mem};
 
 use notify::event::{CreateKind, EventKind, MetadataKind, ModifyKind, RenameMode};
 
@@ -23,6 +23,9 @@ use crate::text::Quoted;
 /// The kernel's file times may move in steps as coarse as this (a tick at `HZ=100`): two touches
 /// within one step leave the same time behind.
 const TICK: Duration = Duration::from_millis(10);
+
+/// A look in doubt is repeated within this time.
+const DOUBT: Duration = Duration::from_millis(100);
 
 pub struct Evidence {
     path: PathBuf,
@@ -52,8 +55,8 @@ struct Seen {
     /// may be told yet: the reactor was quicker than notify's thread.
     untold: u32,
     rest: Rest<News>,
-    /// The last look has found a mark that may be that of a beat or of a chmod, and of which no event told.
-    doubted: bool,
+    /// When the last look found a mark that may be that of a beat or of a chmod, and of which no event told.
+    doubted: Option<Instant>,
 }
 
 /// Where the watch stands.
@@ -158,7 +161,7 @@ impl Evidence {
                 watch: Watch::Elsewhere,
                 untold: 0,
                 rest: Rest::default(),
-                doubted: false,
+                doubted: None,
             }),
             blind: AtomicBool::new(false),
             keeper: OnceLock::new(),
@@ -243,19 +246,24 @@ impl Evidence {
     pub fn last_look(&self) -> bool {
         let mut seen = self.seen();
         let (before, watched) = (seen.look, seen.is_watched());
-        let (doubted, is_untold) = (mem::take(&mut seen.doubted), seen.untold > 0);
+        let now = clock::now();
+        // A longer time ago it was another deadline's.
+        let doubted = seen.doubted.take().is_some_and(|at| now - at < DOUBT);
+        let is_untold = seen.untold > 0;
         self.examine(&mut seen, |before, found| {
             !found.same_content(before) || !watched && found != before
         });
         if let (true, Some(before), Some(found)) = (watched, before, seen.look) {
             let is_marked = found.same_file(&before) && found != before;
             seen.untold += u32::from(is_marked && !doubted);
-            seen.doubted = is_marked && found.same_content(&before) && !doubted;
+            let is_doubtful = is_marked && found.same_content(&before) && !doubted;
+            seen.doubted = is_doubtful.then_some(now);
         }
         if doubted && is_untold {
             self.pulse.beat(clock::now());
         }
-        let (in_doubt, deaf, watched) = (seen.doubted, seen.untold >= 2, seen.is_watched());
+        let in_doubt = seen.doubted.is_some();
+        let (deaf, watched) = (seen.untold >= 2, seen.is_watched());
         drop(seen);
         if deaf {
             self.warn_of_no_events("the file changes and no event tells");
@@ -280,7 +288,7 @@ impl Evidence {
             if seen.look.is_none_or(|before| !before.same_content(found)) {
                 seen.changed_at = Some(now);
                 seen.has_beaten = true;
-                seen.doubted = false;
+                seen.doubted = None;
             }
         }
         seen.look = found;
@@ -301,14 +309,17 @@ impl Evidence {
         // After the look: a beat may be taken for younger than it is, never for older.
         let now = clock::now();
         let is_beat = self.note(&mut seen, found, news, now);
-        if self.is_moved(&seen, news) {
-            drop(seen);
+        let is_moved = self.is_moved(&seen, news);
+        // While the watch is being moved, somebody waits for this thread; and on a directory there are events
+        // between, of others.
+        let may_rest = is_beat && !is_moved && matches!(seen.watch, Watch::On(_));
+        let timeout = self.pulse.timeout().filter(|_| may_rest);
+        let rest = seen.rest.after(now, news, timeout);
+        drop(seen);
+        if is_moved {
             self.raise_blind();
-            return None;
         }
-        // While the watch is being moved, somebody waits for this thread.
-        let is_beat = is_beat && matches!(seen.watch, Watch::On(_));
-        seen.rest.after(now, news, is_beat, self.pulse.timeout()?)
+        rest
     }
 
     /// The rest is over.
@@ -349,7 +360,7 @@ impl Evidence {
             let known = found.as_ref().filter(|_| is_known);
             self.pulse.beat(seen.latest(news, known, now));
             seen.has_beaten = true;
-            seen.doubted = false;
+            seen.doubted = None;
         }
         if changed {
             seen.changed_at = Some(now);

@@ -6,8 +6,9 @@
 //! early, and late by no more than the contract allows (section 3).
 //!
 //! Of equal neighbours the second would not be there if the first had waited to be read when it came. So
-//! what equals the event before it came after that was read; and where all are equal, one waits at most.
-//! What differs from the one before may be one of thousands that have waited.
+//! what equals the event before it came after that was read, or while it was; and where all are equal, one or two
+//! wait at most. What differs from the one before may be one of thousands that have waited. So there is a rest
+//! after some equal ones; and where a rest ended with another, only after many.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,9 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// So many equal ones in a row have to come within a rest of each other: one beat may be two events, and who
 /// beats more slowly has nothing from a rest, but one wake-up more.
-const MANY: u32 = 3;
+const SOME: u32 = 3;
+/// And so many where beats were seen to be of several kinds.
+const MANY: u32 = 300;
 
 /// After so many rests one is left out, for notify's thread to have its turn at something else.
 const IN_A_ROW: u32 = 8;
@@ -40,6 +43,8 @@ pub struct Rest<K> {
     fast: u32,
     /// How many rests there were since one was left out.
     rests: u32,
+    /// A rest has ended with another event than it began with.
+    is_mixed: bool,
 }
 
 impl<K> Default for Rest<K> {
@@ -49,6 +54,7 @@ impl<K> Default for Rest<K> {
             over: None,
             fast: 0,
             rests: 0,
+            is_mixed: false,
         }
     }
 }
@@ -64,27 +70,23 @@ impl<K: Copy + PartialEq> Rest<K> {
         since < SOON && (rested.is_some() || kind != before)
     }
 
-    /// An event was taken at `now`. How long to rest after it, with this timeout; it is a beat, or one rests not
-    /// at all.
-    pub fn after(
-        &mut self,
-        now: Instant,
-        kind: K,
-        is_beat: bool,
-        timeout: Duration,
-    ) -> Option<Duration> {
-        let rest = (timeout / PART).min(LONGEST);
+    /// An event was taken at `now`: each has to be told. How long to rest after it, with this timeout; None: one
+    /// does not rest, for it was no beat, say.
+    pub fn after(&mut self, now: Instant, kind: K, timeout: Option<Duration>) -> Option<Duration> {
+        let rest = timeout.map_or(Duration::ZERO, |timeout| (timeout / PART).min(LONGEST));
         let is_next = self.last.is_some_and(|(at, before)| {
+            self.is_mixed |= kind != before && self.over.is_some_and(|over| over >= at);
             // What comes soon after a rest may have come in it.
             let since = now.saturating_duration_since(self.over.map_or(at, |over| over.max(at)));
             kind == before && since <= rest
         });
         self.last = Some((now, kind));
-        self.fast = match is_beat && is_next {
+        self.fast = match is_next && timeout.is_some() {
             true => self.fast.saturating_add(1),
             false => 0,
         };
-        if self.fast < MANY || timeout < SHORTEST_TIMEOUT {
+        let enough = if self.is_mixed { MANY } else { SOME };
+        if self.fast < enough || timeout.is_none_or(|timeout| timeout < SHORTEST_TIMEOUT) {
             return None;
         }
         if self.rests == IN_A_ROW {
@@ -118,26 +120,26 @@ mod tests {
         unknown: u32,
     }
 
-    /// Beats every `period` for a second, each of events of these kinds.
+    /// Beats every `period` for a second, each of events of these kinds, one after the other.
     fn take(period: Duration, kinds: &[char], timeout: Duration) -> Taken {
         let mut rest = Rest::default();
         let mut taken = Taken::default();
         let mut now = crate::clock::now();
-        let (mut beat, end, mut queue) = (now, now + MS * 1000, VecDeque::new());
+        let (mut next, end, mut queue) = (now, now + MS * 1000, VecDeque::new());
+        let mut to_come = kinds.iter().cycle();
         loop {
             if queue.is_empty() {
-                now = now.max(beat);
+                now = now.max(next);
             }
             if now >= end {
                 return taken;
             }
-            while beat <= now {
-                for kind in kinds {
-                    if queue.back().is_none_or(|(last, _)| last != kind) {
-                        queue.push_back((*kind, beat));
-                    }
+            while next <= now {
+                let kind = to_come.next().unwrap();
+                if queue.back().is_none_or(|(last, _)| last != kind) {
+                    queue.push_back((*kind, next));
                 }
-                beat += period;
+                next += period / kinds.len() as u32;
             }
             let Some((kind, came)) = queue.pop_front() else {
                 continue;
@@ -145,7 +147,7 @@ mod tests {
             now += MS / 200;
             taken.events += 1;
             taken.unknown += u32::from(now - came > MS && !rest.has_waited(now, kind));
-            if let Some(time) = rest.after(now, kind, true, timeout) {
+            if let Some(time) = rest.after(now, kind, Some(timeout)) {
                 (now, taken.rested) = (now + time, taken.rested + time);
                 rest.over(now);
             }
@@ -176,7 +178,7 @@ mod tests {
             for _ in 0..all {
                 for event in 0..2 {
                     let at = now + MS * event / 100;
-                    let rests = rest.after(at, 'w', true, MS * timeout);
+                    let rests = rest.after(at, 'w', Some(MS * timeout));
                     assert_eq!(rests.filter(|_| period > 1), None, "two of one beat");
                 }
                 now += MS * period;
@@ -185,24 +187,34 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_one_event_is_never_left_to_wait() {
-        for kinds in [&['w', 't'][..], &['w', 't', 'm'], &['w', 'w', 't']] {
-            for period in [MS, MS / 10, MS / 20] {
-                let taken = take(period, kinds, MS * 3750);
-                assert_eq!(taken.rested, Duration::ZERO, "{kinds:?}");
+    fn what_can_not_be_one_event_is_left_to_wait_twice_at_most() {
+        for kinds in ["wt", "wtm", "wwt", "wwwwt", "wwwwwwwwt"] {
+            let kinds: Vec<_> = kinds.chars().collect();
+            // The last is faster than it can be read, so that there are more and more of them.
+            for period in [MS, MS / 10, MS / 20, MS / 300] {
+                let taken = take(period, &kinds, MS * 3750);
+                assert!(taken.rested <= MS * 60, "{kinds:?} {:?}", taken.rested);
+                assert_eq!(taken.unknown, 0, "{kinds:?} {period:?}");
             }
-            // Faster than it can be read, so that there are more and more of them.
-            let taken = take(MS / 300, kinds, MS * 3750);
-            assert_eq!((taken.rested, taken.unknown), (Duration::ZERO, 0));
         }
     }
 
     #[test]
     fn after_what_is_no_beat_there_is_no_rest() {
         let mut rest = Rest::default();
-        for beat in 0..100 {
-            let at = crate::clock::now() + MS * beat;
-            assert_eq!(rest.after(at, 't', false, MS * 3750), None);
+        let (mut now, timeout) = (crate::clock::now(), Some(MS * 3750));
+        for _ in 0..100 {
+            now += MS;
+            assert_eq!(rest.after(now, 't', None), None);
+        }
+        // Nor where it comes between beats.
+        for _ in 0..100 {
+            for _ in 1..SOME {
+                now += MS;
+                assert_eq!(rest.after(now, 't', timeout), None);
+            }
+            now += MS;
+            assert_eq!(rest.after(now, 't', None), None);
         }
     }
 
@@ -210,7 +222,7 @@ mod tests {
     fn what_has_waited_is_the_first_after_a_rest_and_what_differs_from_the_one_before() {
         let (mut rest, mut now) = (Rest::default(), crate::clock::now());
         assert!(!rest.has_waited(now, 'w'), "nothing came before");
-        rest.after(now, 'w', true, MS * 100);
+        rest.after(now, 'w', Some(MS * 100));
         assert!(!rest.has_waited(now, 'w'));
         assert!(rest.has_waited(now + MS, 't'));
         assert!(
@@ -221,8 +233,8 @@ mod tests {
         rest.over(now);
         assert!(rest.has_waited(now, 'w'));
         assert!(!rest.has_waited(now + SOON, 'w'), "it came later");
-        rest.after(now, 'w', true, MS * 100);
-        rest.after(now + MS, 'w', true, MS * 100);
+        rest.after(now, 'w', Some(MS * 100));
+        rest.after(now + MS, 'w', Some(MS * 100));
         assert!(!rest.has_waited(now + MS * 2, 'w'));
     }
 }

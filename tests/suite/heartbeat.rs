@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::diagnose::hang;
 use crate::harness::*;
+use crate::tree::brood;
 
 /// A puppet with a heartbeat `hb` in the test's directory.
 pub fn beating(timeout: &str, more: &[&str]) -> Setup {
@@ -186,8 +187,8 @@ fn a_hung_command_is_restarted_even_if_it_exits_0_when_told_to() {
         "--timeout",
         "0.2",
     ];
-    let script = "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done";
-    let command = ["--backoff-factor", "0.01", "sh", "-c", script];
+    let brood = brood().to_str().unwrap();
+    let command = ["--backoff-factor", "0.01", brood, "heeds"];
     let words = options.iter().chain(&command);
     let mut run = Setup::new(words).start();
     run.logged(&["INFO", "exited", "code=0"]);

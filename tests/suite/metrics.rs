@@ -146,9 +146,13 @@ fn it_is_replaced_whole_and_only_when_something_changed() {
         text.contains("supervisor_up{") && !text.contains("last_exit_code{"),
         "{text}"
     );
-    let names = fs::read_dir(run.directory.path()).unwrap();
-    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["m.prom"], "nothing beside it");
+    // (It may be replaced at this moment.)
+    let is_alone = || {
+        let names = fs::read_dir(run.directory.path()).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names == ["m.prom"]
+    };
+    assert!(eventually(is_alone), "nothing beside it");
 }
 
 #[test]

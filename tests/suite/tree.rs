@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::harness::*;
@@ -209,10 +210,9 @@ fn processes_that_were_there_before_survive_everything() {
 #[test]
 fn nobody_is_told_to_end_twice() {
     // A child that says how often, and a daemon whose parent is long gone.
-    let deaf = "trap 'echo told $0' TERM; echo listens; while :; do sleep 0.02; done";
-    let script = "sh -c \"$1\" child & setsid sh -c \"$1\" daemon & wait";
-    let words = ["--grace-period", "0.5", "sh", "-c", script, "sh", deaf];
-    let mut run = Setup::new(words).start();
+    let script = "$0 counts child & setsid $0 counts daemon & wait";
+    let brood = brood().to_str().unwrap();
+    let mut run = Setup::new(["--grace-period", "0.5", "sh", "-c", script, brood]).start();
     run.said("listens");
     run.said("listens");
     run.signal(Signal::SIGTERM);
@@ -226,12 +226,10 @@ fn nobody_is_told_to_end_twice() {
 
 #[test]
 fn who_is_forked_while_the_command_ends_is_told_too() {
-    let late = "trap 'echo told; exit' TERM; echo late; while :; do sleep 0.02; done";
-    let script = "trap 'sh -c \"$1\" & read line < go; exit' TERM
-        mkfifo go; echo up; while :; do sleep 0.02; done";
-    let words = ["--grace-period", "1000", "sh", "-c", script, "sh", late];
+    let words = ["--grace-period", "1000", brood().to_str().unwrap(), "late"];
     let mut run = Setup::new(words).start();
-    run.said("up");
+    run.said("listens");
+    nix::unistd::mkfifo(&run.directory.join("go"), Mode::S_IRWXU).unwrap();
     run.signal(Signal::SIGTERM);
     run.said("late");
     fs::write(run.directory.join("go"), "go\n").unwrap();

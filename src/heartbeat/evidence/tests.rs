@@ -73,8 +73,8 @@ fn an_event_that_has_waited_is_no_younger_than_what_it_left() {
     let now = clock::now();
     let told_at = |after: Duration, found: io::Result<Option<Look>>, news| {
         let (mut seen, at) = (case.evidence.seen(), now + after);
-        let is_beat = case.evidence.note(&mut seen, found, news, at);
-        let _ = seen.rest.after(at, news, is_beat, TICK);
+        case.evidence.note(&mut seen, found, news, at);
+        let _ = seen.rest.after(at, news, Some(TICK));
         case.evidence.pulse.last().unwrap() - now
     };
     let look = || Look::ask(case.path());
@@ -112,6 +112,25 @@ fn an_event_that_has_waited_is_no_younger_than_what_it_left() {
     assert_eq!(told_at(at, look(), News::Made), at);
     let at = TICK * 60;
     assert_eq!(told_at(at, look(), News::Written), at);
+}
+
+#[test]
+fn a_removal_between_equal_events_is_not_forgotten_when_it_comes_to_a_rest() {
+    let case = Case::new("rest");
+    let waiting = Duration::from_secs(100);
+    case.evidence.pulse.wait_from(Some((clock::now(), waiting)));
+    let rests = |kind| {
+        let event = Event::new(kind).add_path(case.path().to_owned());
+        case.evidence.take_event(Ok(event)).is_some()
+    };
+    for _ in 0..10 {
+        assert_eq!([WRITTEN; 3].map(rests), [false; 3]);
+        assert!(!rests(GONE));
+    }
+    assert_eq!([WRITTEN; 4].map(rests), [false, false, false, true]);
+    // Somebody waits for the watcher.
+    case.evidence.set_moving(Trace::of(case.path()));
+    assert_eq!([WRITTEN; 4].map(rests), [false; 4]);
 }
 
 #[test]
