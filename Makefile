@@ -4,7 +4,7 @@
 # make soak     long runs under faults and load, about 20 minutes
 # make fuzz     random histories against the policy, CASES=10000000 of each property
 # make edge     builds ./supervisor-edge: static, lighter in numbers, its own code at a fixed address
-# make bench    measures it beside runsv and s6-supervise where they are installed, about 15 minutes
+# make bench    measures it beside runsv and s6-supervise where they are installed, about 11 minutes
 # make footprint  what a start takes, in counts, against the bounds in scripts/footprint.py
 # make ci       formatting, lints, import directions, tests, documents, footprint
 # make others   type-checks it for FreeBSD and macOS (rustup fetches their std)
