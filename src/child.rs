@@ -2,6 +2,8 @@
 
 mod helper;
 mod kin;
+mod mark;
+mod stat;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};

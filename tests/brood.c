@@ -11,6 +11,7 @@
  *   comets N       N lines of processes, each of which forks its successor in a session of its own and
  *                  ends, for ever
  *   thread         ends its first thread, another one goes on; in a child
+ *   execs          executes itself, again and again
  *   heeds          ends with 0 when it is told to
  *   counts WHO     says `told WHO` each time that it is told to end, and does not
  *   late           when told to end, forks a child, that says `late`, and `told` when it is told; and
@@ -87,6 +88,10 @@ int main(int argc, char **argv) {
         leave |= !strcmp(argv[i], "exit");
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (!strcmp(kind, "execs")) {
+        execv("/proc/self/exe", argv);
+        return 99;
+    }
     if (!strcmp(kind, "heeds") || !strcmp(kind, "counts") || !strcmp(kind, "late")) {
         block_term();
         puts("listens");

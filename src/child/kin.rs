@@ -18,6 +18,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 
+use super::mark::{is_marked, mark};
+use super::stat::Stat;
 use crate::sys::PidFd;
 
 /// Bytes: some ten thousand children of one thread.
@@ -101,53 +103,6 @@ impl Process {
             Some(parent) => found.parent == parent.pid && parent.is_there(),
         };
         ours.then_some(found)
-    }
-}
-
-/// What we need of `/proc/PID/stat` (proc_pid_stat(5)).
-struct Stat {
-    parent: Pid,
-    group: Pid,
-    started: u64,
-    dead: bool,
-}
-
-impl Stat {
-    /// Of a child of ours that can't be looked at.
-    fn hidden() -> Self {
-        let unknown = Pid::from_raw(0);
-        Self {
-            parent: getpid(),
-            group: unknown,
-            started: 0,
-            dead: false,
-        }
-    }
-
-    fn read(pid: Pid) -> Option<Self> {
-        // What we need of it is shorter than that.
-        let mut stat = [0; 1024];
-        let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
-        let length = file.read(&mut stat).ok()?;
-        Self::parse(&stat[..length])
-    }
-
-    /// The second field is a name in parentheses, of any bytes at all.
-    fn parse(stat: &[u8]) -> Option<Self> {
-        let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
-        let rest = std::str::from_utf8(stat.get(name_ends + 2..)?).ok()?;
-        // From the third field on.
-        let fields: Vec<&str> = rest.split(' ').collect();
-        let field = |number: usize| fields.get(number - 3).copied();
-        let pid = |number| Some(Pid::from_raw(field(number)?.parse().ok()?));
-        // Its first thread may have ended before the others.
-        let threads: u64 = field(20)?.parse().ok()?;
-        Some(Self {
-            dead: matches!(field(3)?, "Z" | "X") && threads <= 1,
-            parent: pid(4)?,
-            group: pid(5)?,
-            started: field(22)?.parse().ok()?,
-        })
     }
 }
 
@@ -313,19 +268,6 @@ impl Strangers {
     }
 }
 
-fn is_marked(pid: Pid, mark: &[u8]) -> bool {
-    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environ
-        .split(|byte| *byte == 0)
-        .any(|variable| variable == mark)
-}
-
-/// A variable that no other supervisor gives.
-fn mark(name: &str) -> Vec<u8> {
-    let me = Stat::read(getpid()).map_or(0, |stat| stat.started);
-    format!("{name}={}.{me}", getpid()).into()
-}
-
 /// Visits every descendant of this process but the strangers and theirs, parents before their
 /// children. Those that are born or adopted meanwhile may be missed: visit again until nobody new is met.
 pub fn visit(strangers: &Strangers, visitor: impl FnMut(&Process)) {
@@ -422,38 +364,11 @@ pub fn is_descendant(mut pid: Pid) -> bool {
 mod tests {
     use super::*;
 
-    fn stat(line: &str) -> Option<Stat> {
-        Stat::parse(line.as_bytes())
-    }
-
-    const REST: &str = "4 5 6 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0";
-
     fn sleeper() -> (std::process::Child, Pid) {
         let mut command = std::process::Command::new("sleep");
         let child = command.arg("60").spawn().unwrap();
         let pid = Pid::from_raw(child.id().cast_signed());
         (child, pid)
-    }
-
-    #[test]
-    fn a_name_may_hold_anything() {
-        for name in ["sh", "a b", ") Z 1 1 1", "(", "x\ny", ""] {
-            let stat = stat(&format!("9 ({name}) S {REST}")).unwrap();
-            assert_eq!(
-                (stat.parent, stat.group),
-                (Pid::from_raw(4), Pid::from_raw(5))
-            );
-            assert_eq!((stat.started, stat.dead), (777, false));
-        }
-        let not_utf8 = [b"9 (\xff\xfe) S ".as_slice(), REST.as_bytes()].concat();
-        assert!(Stat::parse(&not_utf8).is_some());
-    }
-
-    #[test]
-    fn a_process_is_dead_when_its_last_thread_is() {
-        let line = format!("9 (x) Z {REST}");
-        assert!(stat(&line).unwrap().dead);
-        assert!(!stat(&line.replace(" 20 0 1 ", " 20 0 2 ")).unwrap().dead);
     }
 
     #[test]
@@ -478,20 +393,5 @@ mod tests {
         child.wait().unwrap();
         assert_eq!(held.signal(None), Err(Errno::ESRCH));
         assert!(matches!(PidFd::open(pid), Err(Errno::ESRCH)));
-    }
-
-    #[test]
-    fn what_is_no_stat_is_no_process() {
-        for line in [
-            "",
-            "9",
-            "9 (x)",
-            "9 (x) ",
-            "9 (x) S",
-            "9 (x) S 1 2",
-            "no parenthesis",
-        ] {
-            assert!(stat(line).is_none(), "{line}");
-        }
     }
 }

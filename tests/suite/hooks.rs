@@ -6,6 +6,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use crate::harness::*;
+use crate::tree::brood;
 
 /// What a hook says goes to this file in the test's directory.
 const SAYS: &str =
@@ -260,6 +261,31 @@ fn the_next_run_does_not_wait_for_a_hook() {
     assert!(between(&exited, &started) < 3.0, "{started}");
 }
 
+/// Its environment, by which a hook's daemon is known, is empty for a moment of an exec.
+#[test]
+fn a_hooks_daemon_that_executes_something_at_this_moment_is_not_taken_for_a_leftover() {
+    let daemon = format!("setsid {} execs & echo $! > daemon", brood().display());
+    let hook = format!("[ $SUPERVISOR_EVENT != started ] || [ -e daemon ] || {{ {daemon}; }}");
+    let script = "while ! [ -s daemon ]; do sleep 0.01; done; echo >> runs; exit 1";
+    let options = [
+        "--on-event",
+        &hook,
+        "--backoff-factor",
+        "0",
+        "--grace-period",
+        "1000",
+    ];
+    let mut run = Setup::new(words(&options, script)).start();
+    let text = |name: &str| fs::read_to_string(run.directory.join(name)).unwrap_or_default();
+    assert!(eventually(|| text("runs").len() >= 300));
+    let daemon = text("daemon").trim().parse().unwrap();
+    assert!(alive(daemon), "{}", run.log());
+    run.signal(Signal::SIGTERM);
+    run.signal(Signal::SIGTERM);
+    run.code();
+    gone(daemon);
+}
+
 /// A hook's daemon is none of the command's, and has the hook's time.
 #[test]
 fn a_hook_that_leaves_its_group_delays_nothing_and_does_not_outlive_its_time() {
@@ -283,7 +309,7 @@ fn a_hook_that_leaves_its_group_delays_nothing_and_does_not_outlive_its_time() {
     run.logged(&["exited"]);
     // Nor is it taken for a leftover of the command's.
     run.logged(&["started"]);
-    assert!(alive(daemon));
+    assert!(alive(daemon), "{}", run.log());
     // But it has the hook's place, too.
     assert!(!run.directory.join("next").exists());
     assert!(
