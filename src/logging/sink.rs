@@ -6,15 +6,17 @@
 //! * a pipe or a terminal is opened a second time, with flags of its own; a terminal also turns away who
 //!   does not wait while somebody else is writing, so there we wait for that, for a moment;
 //! * a socket takes each message with `MSG_DONTWAIT`;
-//! * a regular file has no reader to wait for;
+//! * a regular file has no reader to wait for; one that was named is opened again where its name no longer
+//!   leads to it (it was rotated), so that nobody need tell us: the signals that others take for that are
+//!   the command's, which may die of them;
 //! * for a pipe or a terminal that may not be opened again (another user's, or there is no `/proc`) a
 //!   thread does the waiting: poll(2) promises room for a byte there, not for a line.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -49,6 +51,8 @@ const TURNS: usize = 50;
 pub enum Sink {
     /// Opened by us: nobody else is hurt by its flags.
     Own(File),
+    /// The same, a regular file that was named.
+    Named(Named),
     /// The same, a terminal.
     Terminal {
         /// The terminal.
@@ -68,6 +72,17 @@ pub enum Sink {
         lost: &'static AtomicU64,
     },
 }
+
+/// A log file, and which one it is.
+pub struct Named {
+    path: PathBuf,
+    file: File,
+    identity: Identity,
+}
+
+/// Device and inode.
+#[derive(PartialEq)]
+struct Identity(u64, u64);
 
 /// The thread, from outside.
 pub struct Writer {
@@ -90,13 +105,25 @@ impl Sink {
     /// # Errors
     /// [`Error::LogFile`] where it can't be opened.
     pub fn file(path: &Path) -> Result<Self, Error> {
-        let mut options = OpenOptions::new();
-        options.append(true).create(true);
-        let opened = without_waiting(&mut options).open(path);
-        opened.map(Self::Own).map_err(|source| Error::LogFile {
+        Self::open(path).map_err(|source| Error::LogFile {
             path: path.to_owned(),
             source,
         })
+    }
+
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        let file = without_waiting(&mut options).open(path)?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Ok(Self::Own(file));
+        }
+        Ok(Self::Named(Named {
+            path: path.to_owned(),
+            file,
+            identity: Identity::of(&found),
+        }))
     }
 
     /// Our stderr. Lines that its thread can't write are counted in `lost`.
@@ -117,6 +144,25 @@ impl Sink {
             };
         }
         Self::Plain
+    }
+}
+
+impl Identity {
+    fn of(found: &Metadata) -> Self {
+        Self(found.dev(), found.ino())
+    }
+}
+
+impl Named {
+    /// Goes on where the name leads now. Where nothing can be opened there, in what is open.
+    fn follow(&mut self) {
+        let found = fs::metadata(&self.path);
+        if found.is_ok_and(|found| Identity::of(&found) == self.identity) {
+            return;
+        }
+        if let Ok(Sink::Named(now)) = Sink::open(&self.path) {
+            *self = now;
+        }
     }
 }
 
@@ -214,6 +260,10 @@ impl Lines for Sink {
         let stderr = io::stderr();
         match self {
             Self::Own(file) => file.write(bytes),
+            Self::Named(log) => {
+                log.follow();
+                log.file.write(bytes)
+            }
             Self::Terminal { file, held } => {
                 let turns = if *held { 0 } else { TURNS };
                 let written = write_in_turn(file, bytes, turns, TURN);

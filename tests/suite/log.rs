@@ -162,6 +162,62 @@ fn a_log_file_is_appended_to_and_stderr_is_left_to_the_command() {
 }
 
 #[test]
+fn a_log_file_that_was_rotated_is_followed_without_a_signal() {
+    let setup = Setup::puppet(&["--log-file", "d/log"]);
+    fs::create_dir(setup.directory().join("d")).unwrap();
+    let mut run = setup.start();
+    run.ready();
+    let log = |name: &str| run.directory.join(name);
+    let read = |name: &str| fs::read_to_string(log(name)).unwrap_or_default();
+    // The directory too, and a place where there can be no file: nothing is lost, where it was is gone on.
+    let kept = |signal: Signal, name: &str, events: usize| {
+        run.signal(signal);
+        let there = || read(name).matches("signal name=").count() == events;
+        assert!(eventually(there), "{name}: {}", read(name));
+    };
+    kept(Signal::SIGCONT, "d/log", 1);
+    fs::rename(log("d/log"), log("d/log.1")).unwrap();
+    kept(Signal::SIGCONT, "d/log", 1);
+    assert_eq!(read("d/log.1").lines().count(), 2);
+    fs::rename(log("d"), log("e")).unwrap();
+    kept(Signal::SIGCONT, "e/log", 2);
+    fs::create_dir_all(log("d/log")).unwrap();
+    kept(Signal::SIGCONT, "e/log", 3);
+    fs::remove_dir(log("d/log")).unwrap();
+    kept(Signal::SIGCONT, "d/log", 1);
+}
+
+#[test]
+fn logrotate_needs_to_send_nobody_a_signal() {
+    if !there_is("logrotate") {
+        return;
+    }
+    let mut run = Setup::puppet(&["--log-file", "web.log"]).start();
+    run.ready();
+    let directory = run.directory.path().to_owned();
+    let log = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
+    assert!(eventually(|| log("web.log").contains("started")));
+    let recipe = fs::read_to_string(project("scripts/recipes/logrotate/supervisor")).unwrap();
+    let recipe = recipe.replace("/var/log/supervisor", directory.to_str().unwrap());
+    let (configuration, state) = (directory.join("conf"), directory.join("state"));
+    fs::write(&configuration, recipe).unwrap();
+    fs::set_permissions(&configuration, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut rotate = std::process::Command::new("logrotate");
+    rotate.arg("--force").arg("--state").arg(state);
+    rotate.arg(configuration);
+    let output = rotate.output().unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    assert!(directory.join("web.log.1.gz").exists());
+    assert!(!directory.join("web.log").exists());
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.code(), 0);
+    assert!(log("web.log").contains("finished"));
+}
+
+#[test]
 fn colours_are_for_terminals_without_no_color() {
     let (_, log) = Setup::new(["--max-restarts", "0", "false"]).finish();
     assert!(!log.contains('\x1b'), "a pipe is no terminal: {log}");
