@@ -51,7 +51,7 @@ fn definition(options: &[&Row]) -> Command {
     let longs = options.iter().map(|row| row.long);
     let calls = longs.filter(|long| CALLS.contains(long));
     Command::new("supervisor")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(env!("VERSION"))
         .about("Keeps a command up: restarts it when it fails, and when it hangs")
         .override_usage(USAGE)
         .args_override_self(true)

@@ -89,6 +89,21 @@ fn help_and_version_go_to_stdout() {
 }
 
 #[test]
+fn the_version_names_the_commit_where_there_is_one() {
+    let mut git = Command::new("git");
+    git.args(["rev-parse", "--short=12", "HEAD"])
+        .current_dir(project(""));
+    let head = git.output().ok().filter(|head| head.status.success());
+    let head = head.map(|head| String::from_utf8(head.stdout).unwrap());
+    let version = String::from_utf8(output(&["--version"]).stdout).unwrap();
+    let plain = concat!("supervisor ", env!("CARGO_PKG_VERSION"));
+    match head {
+        Some(head) => assert!(version.starts_with(&format!("{plain} ({}", head.trim()))),
+        None => assert_eq!(version, format!("{plain}\n")),
+    }
+}
+
+#[test]
 fn each_option_can_be_set_by_a_variable() {
     let (code, log) = Setup::scripted(&[], &["exit 4"])
         .env("SUPERVISOR_MAX_RESTARTS", "2")
