@@ -7,6 +7,7 @@
 # make bench    measures it beside runsv and s6-supervise where they are installed, about 11 minutes
 # make footprint  what a start takes, in counts, against the bounds in scripts/footprint.py
 # make ci       formatting, lints, import directions, tests, documents, footprint
+# make documents  the man page and the completions, from scripts/documents/*.in and the table of options
 # make others   type-checks it for FreeBSD and macOS (rustup fetches their std)
 # make install  PREFIX=/usr/local DESTDIR=
 
@@ -16,7 +17,7 @@ CARGO ?= cargo
 CASES ?= 10000000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build edge demo test soak fuzz bench footprint ci format lint imports docs others install uninstall clean
+.PHONY: build edge demo test soak fuzz bench footprint ci format lint imports docs documents others install uninstall clean
 
 build:
 	$(CARGO) build --locked --release
@@ -62,6 +63,9 @@ imports:
 
 docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+documents:
+	$(CARGO) run --locked --quiet --example documents scripts/documents
 
 others:
 	for target in x86_64-unknown-freebsd x86_64-apple-darwin; do \

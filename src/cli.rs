@@ -37,6 +37,12 @@ Example: supervisor --enable-heartbeat --timeout 30 python3 my_server.py";
 const COMMAND: &str = "command";
 const CALL: &str = "call";
 
+/// Everything that clap knows, for those who tell others of it: the man page, the completions.
+#[must_use]
+pub fn command_line() -> Command {
+    definition(&whole())
+}
+
 /// What clap has to know, with these options.
 fn definition(options: &[&Row]) -> Command {
     let words = Arg::new(COMMAND)

@@ -23,16 +23,18 @@ pub fn supervisor() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_supervisor"))
 }
 
-/// The scripted child. Cargo builds it with the tests, but not where a test is chosen by its name.
+/// The scripted child.
 pub fn puppet() -> PathBuf {
-    let program = supervisor().with_file_name("examples").join("puppet");
+    example("puppet", "tests/puppet.rs")
+}
+
+/// A program beside the product. Cargo builds them with the tests, but not where a test is chosen by its name.
+pub fn example(name: &str, source: &str) -> PathBuf {
+    let program = supervisor().with_file_name("examples").join(name);
     let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
-    let source = changed(&project("tests/puppet.rs")).unwrap();
+    let source = changed(&project(source)).unwrap();
     let fresh = changed(&program).is_ok_and(|built| built >= source);
-    assert!(
-        fresh,
-        "the puppet is out of date: cargo build --example puppet"
-    );
+    assert!(fresh, "out of date: cargo build --example {name}");
     program
 }
 

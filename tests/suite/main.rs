@@ -8,6 +8,7 @@ mod clock;
 mod control;
 mod cost;
 mod diagnose;
+mod documents;
 mod facts;
 mod harness;
 mod heartbeat;

@@ -1,0 +1,142 @@
+//! The man page and the completions: made from the table of options, and of use in real shells.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::*;
+use crate::screen::Screen;
+
+const DOCUMENTS: [&str; 4] = [
+    "supervisor.1",
+    "supervisor.bash",
+    "_supervisor",
+    "supervisor.fish",
+];
+
+const PAGES: [&str; 1] = ["supervisor.1"];
+
+#[test]
+fn the_documents_are_made_of_the_options_that_there_are() {
+    let directory = Directory::new();
+    let mut make = Command::new(example("documents", "scripts/documents/main.rs"));
+    assert!(make.arg(directory.path()).status().unwrap().success());
+    for name in DOCUMENTS {
+        let made = fs::read_to_string(directory.join(name)).unwrap();
+        let kept = fs::read_to_string(project("scripts/documents").join(name)).unwrap();
+        assert!(made == kept, "{name} is out of date: make documents");
+    }
+}
+
+#[test]
+fn mandoc_finds_nothing_to_mend_in_the_manual_pages() {
+    if !there_is("mandoc") {
+        return;
+    }
+    // Where it finds the page that another one names.
+    let pages = Directory::new();
+    fs::create_dir(pages.join("man1")).unwrap();
+    for page in PAGES {
+        let from = project("scripts/documents").join(page);
+        fs::copy(from, pages.join("man1").join(page)).unwrap();
+    }
+    for page in PAGES {
+        let mut lint = Command::new("mandoc");
+        lint.args(["-T", "lint"]).arg(pages.join("man1").join(page));
+        let said = lint.env("MANPATH", pages.path()).output().unwrap();
+        // What a machine has of other manuals is not ours.
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let mut ours = said.lines().filter(|line| {
+            !line.contains("referenced manual not found") || line.contains("supervisor")
+        });
+        assert_eq!(ours.next(), None, "{said}");
+    }
+}
+
+#[test]
+fn the_readme_has_each_option_and_its_default() {
+    let readme = fs::read_to_string(project("README.md")).unwrap();
+    let mut line = supervisor::cli::command_line();
+    line.build();
+    for option in line.get_arguments().filter(|arg| !arg.is_positional()) {
+        let long = format!("--{}", option.get_long().unwrap());
+        let mut rows = readme
+            .lines()
+            .filter(|line| line.starts_with("| `-") && line.contains(&format!("`{long}")));
+        let row = rows.next().unwrap_or_else(|| panic!("no row for {long}"));
+        if let (Some(default), Some(_)) = (
+            option.get_default_values().first(),
+            option.get_value_names(),
+        ) {
+            let default = default.to_str().unwrap().to_owned();
+            let cell = row.split('|').nth(2).unwrap().replace('`', "");
+            assert_eq!(cell.trim(), default, "{row}");
+        }
+    }
+}
+
+/// A shell that has read its completions by `setup`, with an instance to be found.
+fn completes(shell: &[&str], setup: &str) {
+    if !there_is(shell[0]) {
+        return;
+    }
+    let mut screen = Screen::new(shell);
+    let run = screen.directory.join("run");
+    let run = run.to_str().unwrap();
+    let mut web = Setup::puppet(&["--name", "web-1"])
+        .env("SUPERVISOR_RUNTIME_DIR", run)
+        .start();
+    let pid = web.ready();
+    let script = screen.directory.join("script-in-front");
+    fs::write(&script, "#!/bin/sh\necho it was \"$1\" reached\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let programs = supervisor().parent().unwrap().display();
+    let documents = project("scripts/documents");
+    let setup = setup.replace("DOCUMENTS", documents.to_str().unwrap());
+    screen.enters(&format!(
+        "export SUPERVISOR_RUNTIME_DIR={run} PATH={programs}:$PATH; {setup}; echo 'set' up"
+    ));
+    screen.shows("set up");
+    screen.types("supervisor --stat\twe\t\n");
+    screen.shows(&format!("{pid}"));
+    screen.types("supervisor --max-rest\t0 ./scrip\t\n");
+    screen.shows("it was  reached");
+}
+
+#[test]
+fn bash_completes_options_instances_and_the_command() {
+    completes(
+        &["bash", "--norc", "--noprofile", "-i"],
+        ". DOCUMENTS/supervisor.bash",
+    );
+}
+
+#[test]
+fn zsh_completes_options_instances_and_the_command() {
+    completes(
+        &["zsh", "-f", "-i"],
+        "fpath=(DOCUMENTS $fpath); autoload -U compinit; compinit -D -u",
+    );
+}
+
+#[test]
+fn fish_completes_options_instances_and_the_command() {
+    completes(&["fish"], "source DOCUMENTS/supervisor.fish");
+}
+
+#[test]
+fn nothing_is_found_in_the_completions_by_who_reads_shell_scripts() {
+    if !there_is("shellcheck") {
+        return;
+    }
+    let file = project("scripts/documents/supervisor.bash");
+    checks(&["--shell=bash"], &file);
+}
+
+fn checks(options: &[&str], file: &Path) {
+    let mut check = Command::new("shellcheck");
+    let said = check.args(options).arg(file).output().unwrap();
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.status.success(), "{text}");
+}
