@@ -231,7 +231,7 @@ for _ in range(int(sys.argv[3])): s.sendto(sys.argv[2].encode(), sys.argv[1])";
     python
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         eprintln!("skipped: it takes root to become somebody else");
@@ -302,7 +302,7 @@ time.sleep(1000)";
 }
 
 /// Whether a program or a module is there; CI has them all.
-fn there_is_module(module: &str) -> bool {
+pub fn there_is_module(module: &str) -> bool {
     let import = format!("import {module}");
     let found = Command::new("python3")
         .args(["-c", &import])

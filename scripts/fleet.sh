@@ -1,0 +1,269 @@
+#!/bin/sh
+# supervisor-fleet: one supervisor for each line of a file (supervisor-fleet(1)).
+set -u
+
+me=supervisor-fleet
+file=/etc/supervisor.fleet
+logs=/var/log/supervisor
+way=
+
+usage() {
+    cat <<EOF
+Usage: $me [-f FILE] [-l DIR] [-w WAY] start|stop|restart|list [NAME ...]
+       $me [-f FILE] names
+       $me [-f FILE] exec NAME
+
+  start    those of the file that do not run, or only these
+  stop     those of the file, or only these
+  restart  stops them and starts them, by what the file says now
+  list     shows all instances; exit code 1 if one of the file does not run
+  names    prints the names of the file, and what is wrong with it (exit code 2)
+  exec     becomes the supervisor of this name, for unit files and run scripts
+
+  -f FILE  default $file; its lines: NAME [OPTION ...] COMMAND [ARGUMENT ...]
+  -l DIR   default $logs: NAME.log and NAME.out of those that are started plainly
+  -w WAY   systemd, runit or plain; default: what the machine has
+EOF
+}
+
+complain() {
+    echo "$me: $*" >&2
+}
+
+refuse() {
+    complain "$*; see '$me -h'"
+    exit 2
+}
+
+# The lines of the file as 'NAME words', the words quoted for the shell; nothing is expanded but {name}.
+# The line of the name * goes before the words of those that follow it.
+read_file() {
+    [ -r "$file" ] || refuse "$file can't be read"
+    awk -v file="$file" -v me="$me" '
+        function wrong(what) {
+            printf "%s: %s:%d: %s\n", me, file, NR, what > "/dev/stderr"
+            failed = 2
+        }
+        # Moves the first word of `rest` to `word`, in quotes; whether there was one.
+        function next_word(    c, open) {
+            sub(/^[ \t\r]+/, "", rest)
+            if (rest ~ /^(#|$)/) return 0
+            for (word = quote; rest != ""; rest = substr(rest, 2)) {
+                c = substr(rest, 1, 1)
+                if (open == "" && c ~ /[ \t\r]/) break
+                if (c == open) { open = ""; continue }
+                if (open == "" && c ~ ("[\"" quote "]")) { open = c; continue }
+                if (c == "\\" && (open == "" || open == "\"" && rest ~ /^.["\\$`]/)) {
+                    rest = substr(rest, 2)
+                    c = substr(rest, 1, 1)
+                    if (c == "") wrong("nothing follows the backslash")
+                }
+                word = word (c == quote ? quote "\\" quote quote : c)
+            }
+            if (open != "") wrong("the quote " open " is not closed")
+            word = word quote
+            return 1
+        }
+        BEGIN { quote = "\047" }
+        {
+            rest = $0
+            if (!next_word()) next
+            name = substr(word, 2, length(word) - 2)
+            words = ""
+            while (next_word()) words = words " " word
+            if (name == "*") { all = words; next }
+            if (name !~ /^[A-Za-z0-9_@-][A-Za-z0-9._@-]*$/ || length(name) > 64)
+                wrong("a name is up to 64 letters, digits, . _ - and @: " name)
+            if (name in seen) wrong(name " is the name of line " seen[name])
+            seen[name] = NR
+            if (words == "") wrong(name " has no command")
+            words = all words
+            gsub(/[{]name[}]/, name, words)
+            print name words
+        }
+        END { exit failed }
+    ' "$file"
+}
+
+# What this machine keeps services up with.
+way_of_this_machine() {
+    if [ -d /run/systemd/system ] && systemctl cat supervisor@.service >/dev/null 2>&1; then
+        echo systemd
+    elif command -v sv >/dev/null && cat /proc/[0-9]*/comm 2>/dev/null | grep -qx runsvdir; then
+        echo runit
+    else
+        echo plain
+    fi
+}
+
+# The words of a name's line.
+words_of() {
+    printf '%s\n' "$lines" | awk -v name="$1" '$1 == name { sub(/^[^ ]+ /, ""); print }'
+}
+
+# Those of these names that no instance has; fails if there are none.
+not_running() {
+    running=$(supervisor --list | awk 'NR > 1 { print $1 }')
+    printf '%s\n' "$@" | grep -vxF -e "$running"
+}
+
+# Becomes the supervisor of a name, with these options before its own, by $launcher if there is one.
+become() {
+    name=$1
+    shift
+    eval "set -- \"\$@\" $(words_of "$name")"
+    # shellcheck disable=SC2086
+    exec $launcher supervisor --name "$name" "$@"
+}
+
+launch() (
+    cd / && become "$1" --log-file "$logs/$1.log" </dev/null >>"$logs/$1.out" 2>&1
+)
+
+start_plain() {
+    launcher='setsid -f'
+    $launcher true 2>/dev/null || launcher=
+    mkdir -p "$logs" || exit 1
+    for name in $(not_running "$@"); do
+        if [ -n "$launcher" ]; then
+            launch "$name"
+        else
+            # (Who is started in the background of a script ignores SIGINT and SIGQUIT.)
+            launch "$name" &
+        fi
+    done
+    # Each has 5 seconds to answer.
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        missing=$(not_running "$@") || return 0
+        sleep 0.25 2>/dev/null || sleep 1
+    done
+    for name in $missing; do
+        complain "$name does not run; see $logs/$name.log and $logs/$name.out"
+    done
+    return 1
+}
+
+stop_plain() {
+    stops=
+    for name in "$@"; do
+        supervisor --stop "$name" 2>/dev/null &
+        stops="$stops $!:$name"
+    done
+    failed=0
+    for stop in $stops; do
+        wait "${stop%%:*}"
+        case $? in
+            0 | 4) ;; # It has ended, or there was none.
+            *)
+                complain "${stop#*:} does not end"
+                failed=1
+                ;;
+        esac
+    done
+    return $failed
+}
+
+# A service directory for each name. runsvdir finds new ones within 5 seconds.
+start_runit() {
+    failed=0
+    for name in "$@"; do
+        service=$services/$name
+        if [ -e "$service/run" ] && ! grep -q "$me" "$service/run"; then
+            complain "$service is not of $me: left alone"
+            failed=1
+        elif [ -e "$service" ]; then
+            sv up "$service" || failed=1
+        else
+            new=$services/.$name.new
+            mkdir -p "$new" "$logs"
+            printf '#!/bin/sh\nexec >>"%s/%s.out" 2>&1\nexec %s -f "%s" exec %s\n' \
+                "$logs" "$name" "$me" "$file" "$name" >"$new/run"
+            # Who has given up stays down. (0 and 137 may be answers to a restart.)
+            # shellcheck disable=SC2016
+            printf '#!/bin/sh\ncase $1 in 0 | 125 | 137 | -1) ;; *) sv down . ;; esac\n' >"$new/finish"
+            chmod +x "$new/run" "$new/finish"
+            mv "$new" "$service" || failed=1
+        fi
+    done
+    return $failed
+}
+
+stop_runit() {
+    failed=0
+    for name in "$@"; do
+        sv -w 60 stop "$services/$name" || failed=1
+    done
+    return $failed
+}
+
+start_systemd() {
+    # shellcheck disable=SC2046
+    systemctl start $(printf 'supervisor@%s.service ' "$@")
+}
+
+stop_systemd() {
+    # shellcheck disable=SC2046
+    systemctl stop $(printf 'supervisor@%s.service ' "$@")
+}
+
+while getopts f:l:w:h option; do
+    case $option in
+        f) file=$OPTARG ;;
+        l) logs=$OPTARG ;;
+        w) way=$OPTARG ;;
+        h)
+            usage
+            exit
+            ;;
+        *) refuse "wrong usage" ;;
+    esac
+done
+shift $((OPTIND - 1))
+verb=${1-}
+[ $# -eq 0 ] || shift
+case $verb in
+    start | stop | restart | list) ;;
+    names) [ $# -eq 0 ] || refuse "names takes none" ;;
+    exec) [ $# -eq 1 ] || refuse "exec takes one name" ;;
+    '') refuse "nothing to do" ;;
+    *) refuse "there is no '$verb'" ;;
+esac
+command -v supervisor >/dev/null || refuse "the program supervisor is not in PATH"
+case $file in /*) ;; *) file=$PWD/$file ;; esac
+case $logs in /*) ;; *) logs=$PWD/$logs ;; esac
+services=${SVDIR-/etc/service}
+launcher=
+
+lines=$(read_file) || exit
+if [ $# -eq 0 ]; then
+    # shellcheck disable=SC2046
+    set -- $(printf '%s\n' "$lines" | sed 's/ .*//')
+elif [ "$verb" != stop ]; then
+    for name in "$@"; do
+        [ -n "$(words_of "$name")" ] || refuse "$file has no line for $name"
+    done
+fi
+case $verb in
+    names)
+        printf '%s\n' "$@"
+        exit
+        ;;
+    list)
+        supervisor --list || exit
+        if missing=$(not_running "$@"); then
+            # shellcheck disable=SC2086
+            complain not running: $missing
+            exit 1
+        fi
+        exit
+        ;;
+    exec) become "$1" ;;
+esac
+case ${way:=$(way_of_this_machine)} in
+    systemd | runit | plain) ;;
+    *) refuse "-w takes systemd, runit or plain" ;;
+esac
+[ $# -gt 0 ] || exit 0
+echo "$me: $verb $# instances, $way"
+[ "$verb" = start ] || "stop_$way" "$@" || exit
+[ "$verb" = stop ] || "start_$way" "$@"

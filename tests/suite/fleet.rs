@@ -1,0 +1,253 @@
+//! `supervisor-fleet`: one instance for each line of a file.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Child, Command, Output};
+
+use crate::harness::*;
+
+/// A machine of its own: a file of instances, the programs, their sockets and logs.
+struct Fleet {
+    directory: Directory,
+    /// By which the script is run.
+    shell: &'static [&'static str],
+    /// What keeps services up there, if there is something.
+    daemon: Option<Child>,
+}
+
+impl Fleet {
+    fn new(shell: &'static [&'static str], lines: &str) -> Self {
+        let directory = Directory::new();
+        let bin = directory.join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::create_dir(directory.join("services")).unwrap();
+        symlink(supervisor(), bin.join("supervisor")).unwrap();
+        symlink(project("scripts/fleet.sh"), bin.join("supervisor-fleet")).unwrap();
+        fs::write(directory.join("fleet"), lines).unwrap();
+        Self {
+            directory,
+            shell,
+            daemon: None,
+        }
+    }
+
+    /// In the environment of that machine.
+    fn command(&self, program: &str) -> Command {
+        let bin = self.directory.join("bin");
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new(program);
+        command
+            .env("PATH", path)
+            .env("SUPERVISOR_RUNTIME_DIR", self.directory.join("run"))
+            .env("SVDIR", self.directory.join("services"))
+            .current_dir(self.directory.path());
+        command
+    }
+
+    fn call(&self, words: &[&str]) -> Output {
+        let mut command = self.command(self.shell[0]);
+        command
+            .args(&self.shell[1..])
+            .arg(self.directory.join("bin/supervisor-fleet"))
+            .args(["-f", "fleet", "-l", "logs"])
+            .args(words);
+        command.output().unwrap()
+    }
+
+    /// What it says where all goes well.
+    fn does(&self, words: &[&str]) -> String {
+        let output = self.call(words);
+        assert!(output.status.success(), "{words:?} {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What it says where not.
+    fn refuses(&self, words: &[&str], code: i32) -> String {
+        let output = self.call(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?} {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// The instances that run, by name.
+    fn running(&self) -> Vec<serde_json::Value> {
+        let mut list = self.command("supervisor");
+        let output = list.args(["--list", "--json"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let name = |instance: &serde_json::Value| instance["name"].as_str().unwrap().to_owned();
+        self.running().iter().map(name).collect()
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let names = self.names();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        if !names.is_empty() {
+            self.call(&[&["-w", "plain", "stop"], &names[..]].concat());
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(daemon.id().try_into().unwrap()),
+                nix::sys::signal::Signal::SIGHUP,
+            );
+            let _ = daemon.wait();
+        }
+    }
+}
+
+const LINES: &str = "\
+# two of them
+* --grace-period 7
+web  --sd-notify --timeout 1000 sleep 1000 # for ever
+
+db   sh -c 'echo {name} \"$0\" \"$1\"; exec sleep 1000' it\\'s \"a \\\"b\\\" \\ $HOME\"
+";
+
+#[test]
+fn a_line_is_an_instance_that_is_started_listed_and_stopped_by_its_name() {
+    for shell in [&["dash"][..], &["bash"], &["busybox", "sh"]] {
+        if !there_is(shell[0]) {
+            continue;
+        }
+        let fleet = Fleet::new(shell, LINES);
+        assert_eq!(fleet.does(&["names"]), "web\ndb\n");
+        assert!(fleet.refuses(&["list"], 1).contains("not running: web db"));
+        assert!(
+            fleet
+                .does(&["-w", "plain", "start"])
+                .contains("2 instances, plain")
+        );
+        let running = fleet.running();
+        let command = &running[0]["command"];
+        assert_eq!(command[3], "it's");
+        assert_eq!(command[4], "a \"b\" \\ $HOME");
+        assert!(eventually(
+            || fleet.read("logs/db.out") == "db it's a \"b\" \\ $HOME\n"
+        ));
+        assert!(fleet.read("logs/web.log").contains("started"));
+        // Each is its own process: one that dies takes nobody with it, and start starts only that one.
+        let db = running[0]["pid"].clone();
+        fleet.does(&["-w", "plain", "stop", "web"]);
+        assert_eq!(fleet.names(), ["db"]);
+        fleet.does(&["-w", "plain", "start"]);
+        assert_eq!(fleet.names(), ["db", "web"]);
+        assert_eq!(fleet.running()[0]["pid"], db);
+        fleet.does(&["-w", "plain", "restart", "db"]);
+        assert_ne!(fleet.running()[0]["pid"], db);
+        assert!(fleet.does(&["list"]).contains("web"));
+        fleet.does(&["-w", "plain", "stop"]);
+        assert_eq!(fleet.names(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_is_wrong_in_the_file_is_told_with_its_line_and_nothing_is_started() {
+    for (lines, said) in [
+        ("a sleep 9\n../b sleep 9\n", "fleet:2: a name is"),
+        ("a sleep 9\na sleep 8\n", "fleet:2: a is the name of line 1"),
+        ("a\n", "fleet:1: a has no command"),
+        ("a sh -c 'x\n", "fleet:1: the quote ' is not closed"),
+        ("a x\\\n", "fleet:1: nothing follows the backslash"),
+    ] {
+        let fleet = Fleet::new(&["sh"], lines);
+        for verb in ["names", "start"] {
+            let text = fleet.refuses(&["-w", "plain", verb], 2);
+            assert!(text.contains(said), "{text}");
+            assert_eq!(text.lines().count(), 1, "{text}");
+        }
+        assert_eq!(fleet.names(), Vec::<String>::new());
+    }
+    let fleet = Fleet::new(&["sh"], "a sleep 9\n");
+    for (words, said) in [
+        (&["start", "b"][..], "fleet has no line for b"),
+        (&["-w", "cron", "start"], "-w takes"),
+        (&["begin"], "there is no 'begin'"),
+        (&[], "nothing to do"),
+        (&["exec"], "exec takes one name"),
+        (&["-f", "nowhere", "start"], "nowhere can't be read"),
+    ] {
+        let text = fleet.refuses(words, 2);
+        assert!(text.contains(said), "{text}");
+    }
+}
+
+#[test]
+fn one_that_does_not_start_is_named() {
+    let fleet = Fleet::new(&["sh"], "good sleep 1000\nbad no-such-command-anywhere\n");
+    let text = fleet.refuses(&["-w", "plain", "start"], 1);
+    assert!(text.contains("bad does not run; see "), "{text}");
+    assert_eq!(fleet.names(), ["good"]);
+    assert!(fleet.read("logs/bad.log").contains("start failed"));
+}
+
+#[test]
+fn systemd_is_asked_for_an_instance_of_its_unit_each() {
+    let fleet = Fleet::new(&["sh"], LINES);
+    let systemctl = fleet.directory.join("bin/systemctl");
+    fs::write(&systemctl, "#!/bin/sh\necho systemctl \"$@\"\n").unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let said = fleet.does(&["-w", "systemd", "restart"]);
+    let units = "supervisor@web.service supervisor@db.service";
+    let calls = format!("systemctl stop {units}\nsystemctl start {units}\n");
+    assert!(said.ends_with(&calls), "{said}");
+    // And its unit becomes the supervisor.
+    let mut unit = fleet.command("supervisor-fleet");
+    let mut unit = unit.args(["-f", "fleet", "exec", "web"]).spawn().unwrap();
+    assert!(eventually(|| fleet.names() == ["web"]));
+    assert_eq!(fleet.running()[0]["pid"], unit.id());
+    fleet.does(&["-w", "plain", "stop", "web"]);
+    assert!(unit.wait().unwrap().success());
+}
+
+#[test]
+fn runit_has_a_service_directory_for_each() {
+    if !there_is("runsvdir") {
+        return;
+    }
+    let mut fleet = Fleet::new(&["sh"], "web sleep 1000\nonce --max-restarts 0 false\n");
+    let services = fleet.directory.join("services");
+    fleet.daemon = Some(fleet.command("runsvdir").arg(&services).spawn().unwrap());
+    let said = fleet.does(&["start"]);
+    assert!(said.contains("start 2 instances, runit"), "{said}");
+    assert!(eventually(|| fleet.names() == ["web"]));
+    // Killed, it is started again; told to stop, it stays away, and so does one that has given up.
+    let pid: i32 = fleet.running()[0]["pid"].to_string().parse().unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    let is_another = || {
+        let running = fleet.running();
+        running.len() == 1 && running[0]["pid"] != pid
+    };
+    assert!(eventually(is_another));
+    fleet.does(&["-w", "runit", "stop", "web"]);
+    assert_eq!(fleet.names(), Vec::<String>::new());
+    let status = || {
+        let sv = fleet.command("sv").args(["status", "once"]).output();
+        String::from_utf8(sv.unwrap().stdout).unwrap()
+    };
+    assert!(
+        eventually(|| status().starts_with("down: ")),
+        "{}",
+        status()
+    );
+    let runs = fleet.read("logs/once.out").matches("started").count();
+    fleet.does(&["-w", "runit", "start", "web"]);
+    assert!(eventually(|| fleet.names() == ["web"]));
+    assert_eq!(fleet.read("logs/once.out").matches("started").count(), runs);
+    assert_eq!(runs, 1);
+    fleet.does(&["-w", "runit", "stop", "web"]);
+    // Another's service is left alone.
+    fs::write(services.join("web/run"), "#!/bin/sh\nexec true\n").unwrap();
+    let text = fleet.refuses(&["-w", "runit", "start"], 1);
+    assert!(text.contains("is not of supervisor-fleet"), "{text}");
+}
