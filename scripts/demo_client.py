@@ -6,6 +6,7 @@ import time
 
 HEARTBEAT = os.environ["HEARTBEAT_FILE"]
 RUNS = os.environ["DEMO_RUNS"]  # a file with one byte for each run so far
+ACTS = os.environ.get("DEMO_ACTS", "crash stumble hang finish").split()  # one for each run
 
 
 def say(text):
@@ -24,19 +25,17 @@ def main():
     with open(RUNS, "a") as file:
         file.write("x")
         file.flush()
-        run = os.stat(RUNS).st_size
-    if run == 1:
-        work(2)
-        say("crash, code 1")
-        sys.exit(1)
-    if run == 2:
+        act = ACTS[os.stat(RUNS).st_size - 1]
+    if act == "stumble":
         say("crash at once, code 2")
         sys.exit(2)
-    if run == 3:
-        work(2)
+    work(60 if act == "serve" else 2)
+    if act == "crash":
+        say("crash, code 1")
+        sys.exit(1)
+    if act == "hang":
         say("hang: alive, but no beats")
         time.sleep(1000)
-    work(2)
     say("done, code 0")
 
 
