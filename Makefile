@@ -1,5 +1,6 @@
 # make          builds ./supervisor
 # make demo     builds it and shows what it does, in half a minute
+# make recording  records the picture in scripts/recording anew, from ./supervisor
 # make test     the tests
 # make soak     long runs under faults and load, about 20 minutes
 # make fuzz     random histories against the policy, CASES=10000000 of each property
@@ -17,7 +18,8 @@ CARGO ?= cargo
 CASES ?= 10000000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build edge demo test soak fuzz bench footprint ci format lint imports docs documents others install uninstall clean
+.PHONY: build edge demo recording test soak fuzz bench footprint ci format lint imports docs documents \
+    others cross install uninstall clean
 
 build:
 	$(CARGO) build --locked --release
@@ -34,6 +36,9 @@ edge:
 
 demo: build
 	@scripts/demo.sh
+
+recording: build
+	python3 scripts/recording/record.py
 
 test:
 	$(CARGO) test --locked
