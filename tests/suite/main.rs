@@ -25,6 +25,7 @@ mod options;
 mod pid1;
 mod real;
 mod recipes;
+mod recording;
 mod restart;
 mod screen;
 mod signals;
