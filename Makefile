@@ -19,7 +19,7 @@ CASES ?= 10000000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: build edge demo recording test soak fuzz bench footprint ci format lint imports docs documents \
-    others cross install uninstall clean
+    others install uninstall clean
 
 build:
 	$(CARGO) build --locked --release

@@ -5,6 +5,7 @@
 mod callers;
 mod clients;
 mod clock;
+mod clouds;
 mod control;
 mod cost;
 mod diagnose;
