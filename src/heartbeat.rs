@@ -145,7 +145,7 @@ fn what_is_wrong_with(path: &Path) -> Option<&'static str> {
 fn in_memory(path: &Path) -> bool {
     use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
     /// linux/magic.h
-    const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+    const RAMFS_MAGIC: FsType = FsType(0x8584_58f6_u32 as _);
     let place = if path.exists() {
         path.to_owned()
     } else {

@@ -48,11 +48,12 @@ impl Stat {
         let pid = |number| Some(Pid::from_raw(field(number)?.parse().ok()?));
         // Its first thread may have ended before the others.
         let threads: u64 = field(20)?.parse().ok()?;
-        let address = |number| field(number)?.trim_end().parse::<usize>().ok();
+        // A process may have longer addresses than we do.
+        let address = |number| field(number)?.trim_end().parse::<u64>().ok();
         let end = address(51).filter(|end| *end > 0);
         Some(Self {
             dead: matches!(field(3)?, "Z" | "X") && threads <= 1,
-            environment: end.and_then(|end| end.checked_sub(address(50)?)),
+            environment: end.and_then(|end| end.checked_sub(address(50)?)?.try_into().ok()),
             parent: pid(4)?,
             group: pid(5)?,
             started: field(22)?.parse().ok()?,

@@ -60,29 +60,55 @@ const OTHERS: &[(libc::c_long, &str)] = &[
     (libc::SYS_clone3, "clone3"),
     (libc::SYS_execve, "execve"),
     (libc::SYS_exit_group, "exit_group"),
+    #[cfg(not(target_arch = "arm"))]
     (libc::SYS_mmap, "mmap"),
+    #[cfg(target_arch = "arm")]
+    (libc::SYS_mmap2, "mmap"),
     (libc::SYS_munmap, "munmap"),
     (libc::SYS_restart_syscall, "restart_syscall"),
-    #[cfg(target_arch = "x86_64")]
+];
+/// Those that younger processors do without.
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "x86", target_arch = "arm")
+))]
+const OLD: &[(libc::c_long, &str)] = &[
     (libc::SYS_poll, "poll"),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_select, "select"),
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(not(target_arch = "x86_64"))]
+    (libc::SYS__newselect, "select"),
     (libc::SYS_epoll_wait, "epoll_wait"),
-    #[cfg(target_arch = "x86_64")]
     (libc::SYS_pause, "pause"),
-    #[cfg(target_arch = "x86_64")]
     (libc::SYS_open, "open"),
-    #[cfg(target_arch = "x86_64")]
     (libc::SYS_fork, "fork"),
-    #[cfg(target_arch = "x86_64")]
     (libc::SYS_vfork, "vfork"),
+];
+/// The calls above as who counts time in 64 bits makes them where a word has 32: the same numbers on all such
+/// processors, which the library does not name on each.
+#[cfg(all(target_os = "linux", target_pointer_width = "32"))]
+const LONG_TIME: &[(libc::c_long, &str)] = &[
+    (407, "clock_nanosleep"),
+    (413, "pselect6"),
+    (414, "ppoll"),
+    (417, "recvmmsg"),
+    (419, "mq_timedreceive"),
+    (420, "semtimedop"),
+    (421, "rt_sigtimedwait"),
+    (422, "futex"),
 ];
 /// There is no such file.
 #[cfg(not(target_os = "linux"))]
 const ON_DESCRIPTORS: &[(libc::c_long, &str)] = &[];
 #[cfg(not(target_os = "linux"))]
 const OTHERS: &[(libc::c_long, &str)] = &[];
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "x86", target_arch = "arm")
+)))]
+const OLD: &[(libc::c_long, &str)] = &[];
+#[cfg(not(all(target_os = "linux", target_pointer_width = "32")))]
+const LONG_TIME: &[(libc::c_long, &str)] = &[];
 
 /// The one line of proc_pid_syscall(5) as it is shown: `read fd=0 on=pipe:[4711]`. `place` is the thread's
 /// directory.
@@ -101,7 +127,8 @@ pub fn shown(text: &str, place: &Path) -> String {
         known.map(|(_, name)| *name)
     };
     let on_descriptor = named(ON_DESCRIPTORS);
-    let Some(name) = on_descriptor.or_else(|| named(OTHERS)) else {
+    let other = || [OTHERS, OLD, LONG_TIME].into_iter().find_map(named);
+    let Some(name) = on_descriptor.or_else(other) else {
         return Quoted::text(number).to_string();
     };
     let mut line = name.to_owned();

@@ -31,7 +31,8 @@ pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> nix::Result<(usize, Optio
     message.msg_iov = &raw mut place;
     message.msg_iovlen = 1;
     message.msg_control = room.as_mut_ptr().cast();
-    message.msg_controllen = size_of::<Room>();
+    // Of another type in each C library, and so is the length below.
+    message.msg_controllen = size_of::<Room>() as _;
     let (fd, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_DONTWAIT);
     // SAFETY: `message` names two places that live and are as long as it says.
     let received = unsafe { libc::recvmsg(fd, &raw mut message, flags) };
@@ -43,7 +44,7 @@ pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> nix::Result<(usize, Optio
         let is_sender = !header.is_null()
             && (*header).cmsg_level == libc::SOL_SOCKET
             && (*header).cmsg_type == libc::SCM_CREDENTIALS
-            && (*header).cmsg_len >= libc::CMSG_LEN(size_of::<libc::ucred>() as u32) as usize;
+            && (*header).cmsg_len >= libc::CMSG_LEN(size_of::<libc::ucred>() as u32) as _;
         is_sender.then(|| ptr::read_unaligned(libc::CMSG_DATA(header).cast::<libc::ucred>()))
     };
     Ok((length, sender.map(|sender| (sender.uid, sender.pid))))
