@@ -25,6 +25,7 @@ const ON_DESCRIPTORS: &[(libc::c_long, &str)] = &[
     (libc::SYS_sendmmsg, "sendmmsg"),
     (libc::SYS_sendfile, "sendfile"),
     (libc::SYS_splice, "splice"),
+    #[cfg(not(target_arch = "x86"))]
     (libc::SYS_accept, "accept"),
     (libc::SYS_accept4, "accept4"),
     (libc::SYS_connect, "connect"),
@@ -51,8 +52,11 @@ const OTHERS: &[(libc::c_long, &str)] = &[
     (libc::SYS_rt_sigsuspend, "rt_sigsuspend"),
     (libc::SYS_rt_sigtimedwait, "rt_sigtimedwait"),
     (libc::SYS_io_getevents, "io_getevents"),
+    #[cfg(not(target_arch = "x86"))]
     (libc::SYS_semtimedop, "semtimedop"),
+    #[cfg(not(target_arch = "x86"))]
     (libc::SYS_msgrcv, "msgrcv"),
+    #[cfg(not(target_arch = "x86"))]
     (libc::SYS_msgsnd, "msgsnd"),
     (libc::SYS_openat, "openat"),
     (libc::SYS_sync, "sync"),
