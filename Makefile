@@ -5,6 +5,7 @@
 # make soak     long runs under faults and load, about 20 minutes
 # make fuzz     random histories against the policy, CASES=10000000 of each property
 # make edge     builds ./supervisor-edge: static, lighter in numbers, its own code at a fixed address
+# make cross TARGET=aarch64-unknown-linux-musl   builds ./supervisor-$(TARGET) for another processor
 # make bench    measures it beside runsv and s6-supervise where they are installed, about 11 minutes
 # make footprint  what a start takes, in counts, against the bounds in scripts/footprint.py
 # make ci       formatting, lints, import directions, tests, documents, footprint
@@ -18,7 +19,7 @@ CARGO ?= cargo
 CASES ?= 10000000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build edge demo recording test soak fuzz bench footprint ci format lint imports docs documents \
+.PHONY: build edge cross demo recording test soak fuzz bench footprint ci format lint imports docs documents \
     others install uninstall clean
 
 build:
@@ -33,6 +34,19 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 edge:
 	RUSTFLAGS="$(EDGE)" $(CARGO) build --locked --release --target $(HOST) --target-dir $(TARGET_DIR)/edge
 	install -m 755 $(TARGET_DIR)/edge/$(HOST)/release/supervisor supervisor-edge
+
+# By its name for Debian's compilers: aarch64-linux-gnu-gcc. Targets with musl bring their C library and are
+# linked by what comes with rustc, so that they need no compiler; LINKER= names another.
+TRIPLE = $(patsubst armv7-%,arm-%,$(patsubst riscv64gc-%,riscv64-%,$(subst -unknown-,-,$(TARGET))))
+LINKER = $(if $(findstring -musl,$(TARGET)),rust-lld,$(TRIPLE)-gcc)
+
+cross:
+	@[ -n "$(TARGET)" ] || { echo "make cross: for what? TARGET=aarch64-unknown-linux-musl, say" >&2; exit 2; }
+	@[ $(LINKER) = rust-lld ] || command -v $(LINKER) >/dev/null || { echo "make cross: $(LINKER) is missing," \
+	    "which links for $(TARGET): apt-get install $(LINKER:%-gcc=gcc-%)" >&2; exit 1; }
+	rustup target add $(TARGET)
+	RUSTFLAGS="-C linker=$(LINKER)" $(CARGO) build --locked --release --target $(TARGET)
+	install -m 755 $(TARGET_DIR)/$(TARGET)/release/supervisor supervisor-$(TARGET)
 
 demo: build
 	@scripts/demo.sh
@@ -85,4 +99,4 @@ uninstall:
 
 clean:
 	$(CARGO) clean
-	rm -f supervisor supervisor-edge
+	rm -f supervisor supervisor-*
