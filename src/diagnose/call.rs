@@ -2,7 +2,10 @@
 //! same call has another number on each architecture.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use nix::libc;
 
@@ -132,7 +135,8 @@ pub fn shown(text: &str, place: &Path) -> String {
     };
     let on_descriptor = named(ON_DESCRIPTORS);
     let other = || [OTHERS, OLD, LONG_TIME].into_iter().find_map(named);
-    let Some(name) = on_descriptor.or_else(other) else {
+    let name = on_descriptor.or_else(other);
+    let Some(name) = name.filter(|_| counts_as_we_do(place)) else {
         return Quoted::text(number).to_string();
     };
     let mut line = name.to_owned();
@@ -148,9 +152,48 @@ pub fn shown(text: &str, place: &Path) -> String {
     line
 }
 
+/// Whether its program is for the same processor and word as ours, as far as can be seen: a 32-bit program on a
+/// 64-bit kernel has other numbers for its calls.
+fn counts_as_we_do(place: &Path) -> bool {
+    static OURS: OnceLock<Option<[u8; 3]>> = OnceLock::new();
+    let ours = OURS.get_or_init(|| kind(Path::new("/proc/self")));
+    kind(place).is_none_or(|theirs| Some(theirs) == *ours)
+}
+
+/// Of a program: the class and the machine in its header (elf(5)).
+fn kind(place: &Path) -> Option<[u8; 3]> {
+    let mut header = [0; 20];
+    let mut program = File::open(place.join("exe")).ok()?;
+    program.read_exact(&mut header).ok()?;
+    Some([header[4], header[18], header[19]])
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_of_a_program_for_another_processor_has_no_name() {
+        let name = format!("supervisor-call-{}", std::process::id());
+        let place = std::env::temp_dir().join(name);
+        std::fs::create_dir(&place).unwrap();
+        let mut header = std::fs::read("/proc/self/exe").unwrap();
+        header.truncate(20);
+        let text = format!("{} 0xffff", libc::SYS_read);
+        for (changed, shown_then) in [
+            (None, "read fd=65535".to_owned()),
+            (Some(4), libc::SYS_read.to_string()),
+            (Some(18), libc::SYS_read.to_string()),
+        ] {
+            let mut header = header.clone();
+            if let Some(byte) = changed {
+                header[byte] ^= 1;
+            }
+            std::fs::write(place.join("exe"), header).unwrap();
+            assert_eq!(shown(&text, &place), shown_then);
+        }
+        std::fs::remove_dir_all(&place).unwrap();
+    }
 
     #[test]
     fn a_call_has_a_name_and_its_descriptor() {
