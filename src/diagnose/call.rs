@@ -152,8 +152,8 @@ pub fn shown(text: &str, place: &Path) -> String {
     line
 }
 
-/// Whether its program is for the same processor and word as ours, as far as can be seen: a 32-bit program on a
-/// 64-bit kernel has other numbers for its calls.
+/// Whether its program is for the same processor and word as ours, as far as can be seen: a 32-bit program
+/// on a 64-bit kernel has other numbers for its calls.
 fn counts_as_we_do(place: &Path) -> bool {
     static OURS: OnceLock<Option<[u8; 3]>> = OnceLock::new();
     let ours = OURS.get_or_init(|| kind(Path::new("/proc/self")));
