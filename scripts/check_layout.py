@@ -34,13 +34,13 @@ MAY_USE = {
     "child": DATA | {"sys"},
     "signals": DATA | {"sys"},
     "terminal": DATA | {"sys"},
-    "heartbeat": DATA,
+    "heartbeat": DATA | {"sys"},
     "logging": DATA,
     "notify_socket": DATA | {"sys"},
     "diagnose": DATA,
     "control": DATA | {"sys"},
     "metrics": DATA,
-    "manager": DATA,
+    "manager": DATA | {"sys"},
     # The other side of the control socket.
     "client": DATA | {"control", "logging"},
     "reactor": DATA

@@ -465,22 +465,14 @@ pub fn can_share_group() -> bool {
 
 /// From now on orphans among our descendants are re-parented to us, as they else are to init; whether
 /// it is so.
-#[cfg(target_os = "linux")]
 fn become_subreaper() -> bool {
-    let outcome = nix::sys::prctl::set_child_subreaper(true);
-    if let Err(errno) = outcome {
+    sys::adopt_orphans().unwrap_or_else(|errno| {
         log::warn!(
             "orphans not adopted error={} hint=\"what leaves the command's process group may stay behind\"",
             Quoted::text(errno.desc())
         );
-    }
-    outcome.is_ok()
-}
-
-/// There is no such thing here.
-#[cfg(not(target_os = "linux"))]
-fn become_subreaper() -> bool {
-    false
+        false
+    })
 }
 
 /// A stopped process hears SIGTERM only when it is continued. SIGKILL needs no help.

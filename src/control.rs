@@ -22,6 +22,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::lock::{Claim, Lock};
+pub use crate::sys::peer;
 use crate::text::Quoted;
 use place::Place;
 use protocol::{LONGEST_REQUEST, Request};
@@ -381,19 +382,4 @@ fn most_clients() -> usize {
 fn who_may_ask(stream: &UnixStream) -> Option<i32> {
     let (user, by) = peer(stream).ok()?;
     (user == 0 || user == nix::unistd::geteuid().as_raw()).then_some(by)
-}
-
-/// The user and the process at the other end.
-#[cfg(target_os = "linux")]
-pub fn peer(stream: impl AsFd) -> nix::Result<(u32, i32)> {
-    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-    let peer = getsockopt(&stream, PeerCredentials)?;
-    Ok((peer.uid(), peer.pid()))
-}
-
-/// The user at the other end; its process is not told.
-#[cfg(not(target_os = "linux"))]
-pub fn peer(stream: impl AsFd) -> nix::Result<(u32, i32)> {
-    let (user, _) = nix::unistd::getpeereid(stream)?;
-    Ok((user.as_raw(), 0))
 }

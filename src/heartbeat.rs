@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::lock::{Claim, Lock};
 use crate::pulse::Pulse;
+use crate::sys;
 use crate::text::Quoted;
 use evidence::Evidence;
 use watcher::Watcher;
@@ -140,21 +141,11 @@ fn what_is_wrong_with(path: &Path) -> Option<&'static str> {
     .find_map(|(is, what)| is.then_some(what))
 }
 
-/// Whether a file at `path` costs no write to a disk: tmpfs(5) or ramfs. True where it can't be told.
-#[cfg(target_os = "linux")]
+/// Whether a file at `path` costs no write to a disk.
 fn in_memory(path: &Path) -> bool {
-    use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
-    /// linux/magic.h
-    const RAMFS_MAGIC: FsType = FsType(0x8584_58f6_u32 as _);
-    let place = if path.exists() {
-        path.to_owned()
+    if path.exists() {
+        sys::is_in_memory(path)
     } else {
-        watcher::nearest_directory(path)
-    };
-    statfs(&place).is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&fs.filesystem_type()))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn in_memory(_: &Path) -> bool {
-    true
+        sys::is_in_memory(&watcher::nearest_directory(path))
+    }
 }

@@ -8,6 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use crate::status::Status;
+use crate::sys;
 
 /// The variables that are between it and us, and not for the command.
 pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
@@ -119,20 +120,9 @@ fn shown(status: &Status) -> String {
 fn address_of(variable: &OsStr) -> Option<SocketAddr> {
     match variable.as_bytes() {
         [b'/', ..] => SocketAddr::from_pathname(variable).ok(),
-        [b'@', name @ ..] => of_name(name).ok(),
+        [b'@', name @ ..] => sys::abstract_address(name).ok(),
         _ => None,
     }
-}
-
-#[cfg(target_os = "linux")]
-fn of_name(name: &[u8]) -> io::Result<SocketAddr> {
-    use std::os::linux::net::SocketAddrExt;
-    SocketAddr::from_abstract_name(name)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn of_name(_: &[u8]) -> io::Result<SocketAddr> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Half of what it waits, as its manual recommends; a millisecond at least. None where it does not watch us, but another process.

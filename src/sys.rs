@@ -1,4 +1,6 @@
-//! The one module with `unsafe`: what no safe interface offers as it is needed.
+//! The one module with `unsafe`: what no safe interface offers as it is needed. And the one that knows in
+//! what other systems differ from Linux, as far as the difference is not a whole room of its own
+//! (`notify_socket`) or a table (`diagnose`): `differences`.
 //!
 //! * **Launching.** `std::process::Command` empties the signal mask of the child, where the command
 //!   is to start with the caller's; its `execvp` hands a file without `#!` to a shell, where the
@@ -23,6 +25,7 @@
 mod begin;
 #[cfg(target_os = "linux")]
 mod datagram;
+mod differences;
 mod environment;
 mod launch;
 mod signals;
@@ -55,6 +58,7 @@ use nix::unistd::Pid;
 pub use begin::begin;
 #[cfg(target_os = "linux")]
 pub use datagram::receive;
+pub use differences::{LISTS_DESCENDANTS, abstract_address, adopt_orphans, is_in_memory, peer};
 pub use environment::Environment;
 pub use launch::{Image, spawn};
 pub use signals::{Senders, die_of, ignore, is_ignored, note_senders, suspend};

@@ -20,7 +20,7 @@ use nix::unistd::{Pid, getpid};
 
 use super::mark::{is_marked, mark};
 use super::stat::Stat;
-use crate::sys::PidFd;
+use crate::sys::{LISTS_DESCENDANTS, PidFd};
 
 /// Bytes: some ten thousand children of one thread.
 const LONGEST_LIST: u64 = 0x1_0000;
@@ -184,7 +184,7 @@ fn numbers(directory: &str) -> impl Iterator<Item = Pid> {
 /// Whether the descendants can be known: on Linux, where `/proc` is there and numbers processes as
 /// we do. (In a pid namespace of our own it may still be that of another.)
 pub fn is_listed() -> bool {
-    if !cfg!(target_os = "linux") {
+    if !LISTS_DESCENDANTS {
         return false;
     }
     let me = fs::read_link("/proc/self").ok();
