@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use nix::libc;
 
@@ -152,20 +151,15 @@ pub fn shown(text: &str, place: &Path) -> String {
     line
 }
 
-/// Whether its program is for the same processor and word as ours, as far as can be seen: a 32-bit program
-/// on a 64-bit kernel has other numbers for its calls.
+/// Whether its words are as long as ours, as far as can be seen: a 32-bit program on a 64-bit kernel has
+/// other numbers for its calls. By the first words of its auxiliary vector, a small number and what belongs
+/// to it (getauxval(3)): unlike its program, which may be on a disk that does not answer, this is in memory.
 fn counts_as_we_do(place: &Path) -> bool {
-    static OURS: OnceLock<Option<[u8; 3]>> = OnceLock::new();
-    let ours = OURS.get_or_init(|| kind(Path::new("/proc/self")));
-    kind(place).is_none_or(|theirs| Some(theirs) == *ours)
-}
-
-/// Of a program: the class and the machine in its header (elf(5)).
-fn kind(place: &Path) -> Option<[u8; 3]> {
-    let mut header = [0; 20];
-    let mut program = File::open(place.join("exe")).ok()?;
-    program.read_exact(&mut header).ok()?;
-    Some([header[4], header[18], header[19]])
+    let mut words = [0; 8];
+    let read = File::open(place.join("auxv")).and_then(|mut auxv| auxv.read_exact(&mut words));
+    let halves = words.split_at(4);
+    let is_long = halves.0 == [0; 4] || halves.1 == [0; 4];
+    read.is_err() || is_long == cfg!(target_pointer_width = "64")
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -173,26 +167,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_of_a_program_for_another_processor_has_no_name() {
+    fn a_call_of_a_program_with_other_words_has_no_name() {
         let name = format!("supervisor-call-{}", std::process::id());
         let place = std::env::temp_dir().join(name);
         std::fs::create_dir(&place).unwrap();
-        let mut header = std::fs::read("/proc/self/exe").unwrap();
-        header.truncate(20);
-        let text = format!("{} 0xffff", libc::SYS_read);
-        for (changed, shown_then) in [
-            (None, "read fd=65535".to_owned()),
-            (Some(4), libc::SYS_read.to_string()),
-            (Some(18), libc::SYS_read.to_string()),
-        ] {
-            let mut header = header.clone();
-            if let Some(byte) = changed {
-                header[byte] ^= 1;
-            }
-            std::fs::write(place.join("exe"), header).unwrap();
-            assert_eq!(shown(&text, &place), shown_then);
-        }
+        let number = libc::SYS_read.to_string();
+        let text = format!("{number} 0xffff");
+        let long = cfg!(target_pointer_width = "64");
+        let named = |it_is: bool| if it_is { "read fd=65535" } else { &number };
+        // AT_SYSINFO_EHDR, and where that is.
+        let words = [33u64.to_ne_bytes(), 0x7fff_f7fc_1000u64.to_ne_bytes()].concat();
+        std::fs::write(place.join("auxv"), words).unwrap();
+        assert_eq!(shown(&text, &place), named(long));
+        let words = [33u32.to_ne_bytes(), 0xf7fc_1000u32.to_ne_bytes()].concat();
+        std::fs::write(place.join("auxv"), words).unwrap();
+        assert_eq!(shown(&text, &place), named(!long));
+        // What may not be read.
         std::fs::remove_dir_all(&place).unwrap();
+        assert_eq!(shown(&text, &place), named(true));
     }
 
     #[test]
