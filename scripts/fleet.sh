@@ -228,7 +228,9 @@ case $verb in
     '') refuse "nothing to do" ;;
     *) refuse "there is no '$verb'" ;;
 esac
-command -v supervisor >/dev/null || refuse "the program supervisor is not in PATH"
+# An init's PATH may not have the directory where both are.
+command -v supervisor >/dev/null || PATH=$PATH:$(cd "$(dirname "$0")" && pwd)
+command -v supervisor >/dev/null || refuse "supervisor is neither in PATH nor beside $0"
 case $file in /*) ;; *) file=$PWD/$file ;; esac
 case $logs in /*) ;; *) logs=$PWD/$logs ;; esac
 services=${SVDIR-/etc/service}

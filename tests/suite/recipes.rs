@@ -32,12 +32,14 @@ impl Machine {
         symlink(supervisor(), bin.join("supervisor")).unwrap();
         program(&bin.join("my-server"), SERVER);
         let fleet = format!(
-            "#!/bin/sh\nexec {} -f {} -l {} \"$@\"\n",
-            project("scripts/fleet.sh").display(),
+            "#!/bin/sh\nexec {}-really -f {} -l {} \"$@\"\n",
+            bin.join("supervisor-fleet").display(),
             directory.join("fleet").display(),
             directory.join("logs").display(),
         );
         program(&bin.join("supervisor-fleet"), &fleet);
+        let really = bin.join("supervisor-fleet-really");
+        symlink(project("scripts/fleet.sh"), really).unwrap();
         Self {
             directory,
             daemon: None,
@@ -219,7 +221,18 @@ fn openrc_starts_and_stops_the_recipes() {
     let machine = Machine::new();
     let server = machine.install("openrc/my-server", "my-server");
     let fleet = machine.install("openrc/supervisor-fleet", "supervisor-fleet");
-    fs::write(machine.directory.join("fleet"), "my-server my-server\n").unwrap();
+    fs::write(
+        machine.directory.join("fleet"),
+        "my-server /bin/sleep 1000\n",
+    )
+    .unwrap();
+    // OpenRC keeps the environment from services.
+    let place = machine.directory.join("run");
+    for script in [&server, &fleet] {
+        let text = fs::read_to_string(script).unwrap();
+        let place = format!("\nexport SUPERVISOR_RUNTIME_DIR={}\n", place.display());
+        program(script, &text.replacen('\n', &place, 1));
+    }
     // What OpenRC has where it started the machine.
     let prepare = "set -e; mount -t tmpfs none /run/openrc
         for part in daemons exclusive failed hotplugged inactive options scheduled started starting \
