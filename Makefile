@@ -11,16 +11,18 @@
 # make ci       formatting, lints, import directions, tests, documents, footprint
 # make documents  the man page and the completions, from scripts/documents/*.in and the table of options
 # make others   type-checks it for FreeBSD and macOS (rustup fetches their std)
-# make install  PREFIX=/usr/local DESTDIR=
+# make install  PREFIX=/usr/local DESTDIR= BINARY=supervisor
+# make deb      a package for Debian: ./heartbeat-supervisor_VERSION_ARCHITECTURE.deb
 
 PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 CASES ?= 10000000
+BINARY ?= supervisor
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: build edge cross demo recording test soak fuzz bench footprint ci format lint imports docs documents \
-    others install uninstall clean
+    others install uninstall deb check-deb clean
 
 build:
 	$(CARGO) build --locked --release
@@ -69,7 +71,7 @@ bench: build edge
 footprint: build
 	python3 scripts/footprint.py --supervisor ./supervisor
 
-ci: format lint imports test docs footprint
+ci: format lint imports test docs footprint check-deb
 
 format:
 	$(CARGO) fmt --check
@@ -90,13 +92,34 @@ others:
 	for target in x86_64-unknown-freebsd x86_64-apple-darwin; do \
 	    rustup target add $$target && $(CARGO) clippy --locked --target $$target -- -D warnings || exit; done
 
-install: build
-	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 supervisor $(DESTDIR)$(PREFIX)/bin/supervisor
+# What goes where: the file here, its directory below PREFIX, its name there, its mode.
+FILES := $(BINARY):bin:supervisor:755 scripts/fleet.sh:bin:supervisor-fleet:755 \
+    scripts/documents/supervisor.1:share/man/man1:supervisor.1:644 \
+    scripts/documents/supervisor-fleet.1:share/man/man1:supervisor-fleet.1:644 \
+    scripts/documents/supervisor.bash:share/bash-completion/completions:supervisor:644 \
+    scripts/documents/_supervisor:share/zsh/site-functions:_supervisor:644 \
+    scripts/documents/supervisor.fish:share/fish/vendor_completions.d:supervisor.fish:644 \
+    scripts/recipes/systemd/supervisor@.service:lib/systemd/system:supervisor@.service:644 \
+    scripts/recipes/systemd/supervisor-fleet.service:lib/systemd/system:supervisor-fleet.service:644
+FOR_EACH_FILE := set -e; for file in $(FILES); do IFS=:; set -- $$file; IFS=' ';
+
+# Root, who installs, may have no Rust: then it is what was built before.
+install:
+	@if [ $(BINARY) = supervisor ] && command -v $(CARGO) >/dev/null; then $(MAKE) build; fi
+	@$(FOR_EACH_FILE) install -D -m $$4 $$1 $(DESTDIR)$(PREFIX)/$$2/$$3; echo $(DESTDIR)$(PREFIX)/$$2/$$3; done
+	@sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/lib/systemd/system/supervisor*.service
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/supervisor
+	@$(FOR_EACH_FILE) rm -f $(DESTDIR)$(PREFIX)/$$2/$$3; done
+
+deb:
+	rm -rf $(TARGET_DIR)/deb
+	@$(MAKE) --no-print-directory install PREFIX=/usr DESTDIR=$(TARGET_DIR)/deb
+	scripts/deb/build.sh $(TARGET_DIR)/deb
+
+check-deb: deb
+	scripts/deb/check.sh
 
 clean:
 	$(CARGO) clean
-	rm -f supervisor supervisor-*
+	rm -f supervisor supervisor-* heartbeat-supervisor_*.deb

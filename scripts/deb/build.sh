@@ -1,0 +1,57 @@
+#!/bin/sh
+# Makes a Debian package of what `make install` has put below a directory. Its name is not supervisor, for that
+# is another program's (supervisord) in Debian, and apt would put the one in the place of the other.
+set -eu
+root=$1
+here=$(dirname "$0")
+package=heartbeat-supervisor
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# Of the program and not of this machine, for it may be for another.
+case $(LC_ALL=C readelf -h "$root/usr/bin/supervisor") in
+    *ELF64*X86-64*) architecture=amd64 ;;
+    *ELF64*AArch64*) architecture=arm64 ;;
+    *ELF32*ARM*) architecture=armhf ;;
+    *ELF32*80386*) architecture=i386 ;;
+    *ELF64*RISC-V*) architecture=riscv64 ;;
+    *) echo "$0: which architecture is $root/usr/bin/supervisor for?" >&2; exit 1 ;;
+esac
+mkdir -p "$root/DEBIAN" "$root/usr/share/doc/$package"
+# What it is linked with; nothing, where it is static.
+mkdir -p "$root.control/debian"
+touch "$root.control/debian/control"
+program=$(cd "$root" && pwd)/usr/bin/supervisor
+depends=$(cd "$root.control" && dpkg-shlibdeps -O --ignore-missing-info "$program" 2>/dev/null |
+    sed -n 's/^shlibs:Depends=//p')
+install -m 644 "$here/copyright" README.md "$root/usr/share/doc/$package/"
+gzip -9nc "$here/changelog" >"$root/usr/share/doc/$package/changelog.gz"
+cp -r scripts/recipes "$root/usr/share/doc/$package/examples"
+gzip -9n "$root"/usr/share/man/man1/*.1
+# zsh looks there in Debian.
+mkdir -p "$root/usr/share/zsh/vendor-completions"
+mv "$root/usr/share/zsh/site-functions/_supervisor" "$root/usr/share/zsh/vendor-completions/"
+rmdir "$root/usr/share/zsh/site-functions"
+find "$root" -type d -exec chmod 755 {} +
+{
+    cat <<EOF
+Package: $package
+Version: $version
+Architecture: $architecture
+Maintainer: $(sed -n 's/^ -- \(.*>\)  .*/\1/p' "$here/changelog" | head -n 1)
+Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f 1)
+Section: admin
+Priority: optional
+EOF
+    [ -z "$depends" ] || echo "Depends: $depends"
+    cat <<EOF
+Description: keeps a command up: restarts it when it fails, and when it hangs
+ Put it in front of a command that has to stay up. The command touches a file
+ now and then, or speaks the protocol of sd_notify(3); silence longer than a
+ deadline means that it hangs. It sleeps until something happens, runs as PID 1
+ of a container and by the hundred on one machine.
+ .
+ supervisor-fleet starts one instance for each line of a file.
+EOF
+} >"$root/DEBIAN/control"
+install -m 755 "$here/prerm" "$root/DEBIAN/prerm"
+(cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
+dpkg-deb --root-owner-group --build "$root" "${package}_${version}_$architecture.deb"

@@ -1,0 +1,60 @@
+#!/bin/sh
+# Installs the package by dpkg into a root of its own, runs it there, and removes it while it runs: nothing of it
+# may be left. The root has busybox, and the libraries of both. Wants to be root, and lintian.
+set -eu
+package=$(ls heartbeat-supervisor_*.deb)
+missing=
+command -v lintian >/dev/null || missing="lintian is not installed"
+command -v busybox >/dev/null || missing="busybox is not installed"
+[ "$(id -u)" = 0 ] || missing="only root may"
+if [ -n "$missing" ]; then
+    echo "$0: skipped: $missing" >&2
+    [ -z "${CI-}" ] || exit 1
+    exit 0
+fi
+
+# What is started here ends with this, whatever happens.
+[ "${1-}" = inside ] || exec unshare --pid --fork --kill-child --mount-proc "$0" inside
+
+lintian --allow-root --fail-on error,warning "$package"
+
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+fail() {
+    echo "$0: $*" >&2
+    exit 1
+}
+everything() {
+    (cd "$root" && find . -path ./var/lib/dpkg -prune -o -path './run/*' -prune -o -print | sort)
+}
+mkdir -p "$root/bin" "$root/dev" "$root/etc" "$root/run" "$root/tmp" \
+    "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/var/log/supervisor"
+touch "$root/var/lib/dpkg/status"
+mknod -m 666 "$root/dev/null" c 1 3
+busybox=$(command -v busybox)
+for program in "$busybox" supervisor; do
+    ldd "$program" 2>/dev/null | grep -o '/[^ ]*' | while read -r library; do
+        install -D "$library" "$root$library"
+    done
+done
+install "$busybox" "$root/bin/busybox"
+for tool in sh awk sed grep dirname sleep mkdir cat; do
+    ln -s busybox "$root/bin/$tool"
+done
+echo 'web sleep 1000' >"$root/etc/supervisor.fleet"
+touch "$root/var/log/supervisor/web.log" "$root/var/log/supervisor/web.out"
+everything >"$root/tmp/before"
+# (The libraries that it depends on are there, but no package says so.)
+dpkg="dpkg --root=$root --log=/dev/null --force-depends"
+
+$dpkg --install "$package" >/dev/null 2>&1 || $dpkg --install "$package"
+chroot "$root" supervisor --version
+chroot "$root" supervisor-fleet start
+chroot "$root" supervisor --status web >/dev/null || fail "it does not run"
+$dpkg --remove heartbeat-supervisor >/dev/null
+[ ! -e "$root/run/supervisor/web.sock" ] || fail "it still runs after it was removed"
+everything >"$root/tmp/after"
+sed -i '/^\.\/tmp\/after$/d' "$root/tmp/after"
+sed -i '/^\.\/tmp\/before$/d' "$root/tmp/before" "$root/tmp/after"
+diff "$root/tmp/before" "$root/tmp/after" || fail "not all of it was removed"
+echo "deb: lintian finds nothing; installed, run, removed"
