@@ -11,6 +11,8 @@
 # make ci       formatting, lints, import directions, tests, documents, footprint
 # make documents  the man page and the completions, from scripts/documents/*.in and the table of options
 # make others   type-checks it for FreeBSD and macOS (rustup fetches their std)
+# make msrv     type-checks it with the oldest Rust that it promises
+# make deny     licences, duplicates and known faults of what it is made of (cargo-deny)
 # make install  PREFIX=/usr/local DESTDIR= BINARY=supervisor
 # make deb      a package for Debian: ./heartbeat-supervisor_VERSION_ARCHITECTURE.deb
 
@@ -22,7 +24,7 @@ BINARY ?= supervisor
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: build edge cross demo recording test soak fuzz bench footprint ci format lint imports docs documents \
-    others install uninstall deb check-deb clean
+    others install uninstall msrv deny deb check-deb clean
 
 build:
 	$(CARGO) build --locked --release
@@ -111,6 +113,17 @@ install:
 
 uninstall:
 	@$(FOR_EACH_FILE) rm -f $(DESTDIR)$(PREFIX)/$$2/$$3; done
+
+# The oldest Rust that Cargo.toml promises.
+MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+msrv:
+	rustup toolchain install $(MSRV) --profile minimal
+	$(CARGO) +$(MSRV) check --locked --all-targets --target-dir $(TARGET_DIR)/msrv
+
+# Licences, duplicate versions, sources; and known faults, whose list it fetches from GitHub.
+deny:
+	@command -v cargo-deny >/dev/null || { echo "make deny: cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny --locked --config scripts/deny.toml check licenses bans sources advisories
 
 deb:
 	rm -rf $(TARGET_DIR)/deb

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The shape of the tree: which module may use which, and what may stand at the top.
+"""The shape of the tree: which module may use which, what may stand at the top and be in a package.
 
 Exits with 1 and a line for each breach. A module that has no row here fails too, so that a new room
 gets its rule when it gets its door.
@@ -89,8 +89,30 @@ def breaches():
             yield f"{name}: does not belong at the top"
 
 
+def lines_of(*words):
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def package_breaches():
+    """A package has what is tracked, but for CI's own, and what cargo adds."""
+    if not pathlib.Path(".git").exists():
+        return
+    expected = {name for name in lines_of("git", "ls-files") if not name.startswith((".ci/", ".gitignore"))}
+    expected |= {"Cargo.toml.orig", ".cargo_vcs_info.json"}
+    packaged = set(lines_of("cargo", "package", "--list", "--allow-dirty", "--offline"))
+    for name in sorted(expected ^ packaged):
+        yield f"{name}: {'not in' if name in expected else 'has no place in'} a package"
+
+
+def version_breaches():
+    manifest = re.search(r'^version = "(.*)"', pathlib.Path("Cargo.toml").read_text(), re.M)[1]
+    latest = re.search(r"\((.*?)\)", pathlib.Path("scripts/documents/changelog").read_text())[1]
+    if manifest != latest:
+        yield f"scripts/documents/changelog: its latest version is {latest}, but it is {manifest} now"
+
+
 def main():
-    found = list(breaches())
+    found = [*breaches(), *package_breaches(), *version_breaches()]
     for line in found:
         print(line, file=sys.stderr)
     print(f"layout: {len(found)} breaches")

@@ -23,7 +23,7 @@ program=$(cd "$root" && pwd)/usr/bin/supervisor
 depends=$(cd "$root.control" && dpkg-shlibdeps -O --ignore-missing-info "$program" 2>/dev/null |
     sed -n 's/^shlibs:Depends=//p')
 install -m 644 "$here/copyright" README.md "$root/usr/share/doc/$package/"
-gzip -9nc "$here/changelog" >"$root/usr/share/doc/$package/changelog.gz"
+gzip -9nc scripts/documents/changelog >"$root/usr/share/doc/$package/changelog.gz"
 cp -r scripts/recipes "$root/usr/share/doc/$package/examples"
 gzip -9n "$root"/usr/share/man/man1/*.1
 # zsh looks there in Debian.
@@ -36,7 +36,7 @@ find "$root" -type d -exec chmod 755 {} +
 Package: $package
 Version: $version
 Architecture: $architecture
-Maintainer: $(sed -n 's/^ -- \(.*>\)  .*/\1/p' "$here/changelog" | head -n 1)
+Maintainer: $(sed -n 's/^ -- \(.*>\)  .*/\1/p' scripts/documents/changelog | head -n 1)
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f 1)
 Section: admin
 Priority: optional
