@@ -10,7 +10,7 @@
 # make footprint  what a start takes, in counts, against the bounds in scripts/footprint.py
 # make ci       formatting, lints, import directions, tests, documents, footprint
 # make documents  the man page and the completions, from scripts/documents/*.in and the table of options
-# make others   type-checks it for FreeBSD and macOS (rustup fetches their std)
+# make others   type-checks it for FreeBSD, macOS and 32 bits (rustup fetches their std)
 # make msrv     type-checks it with the oldest Rust that it promises
 # make deny     licences, duplicates and known faults of what it is made of (cargo-deny)
 # make install  PREFIX=/usr/local DESTDIR= BINARY=supervisor
@@ -91,7 +91,7 @@ documents:
 	$(CARGO) run --locked --quiet --example documents scripts/documents
 
 others:
-	for target in x86_64-unknown-freebsd x86_64-apple-darwin; do \
+	for target in x86_64-unknown-freebsd x86_64-apple-darwin i686-unknown-linux-musl; do \
 	    rustup target add $$target && $(CARGO) clippy --locked --target $$target -- -D warnings || exit; done
 
 # What goes where: the file here, its directory below PREFIX, its name there, its mode.
