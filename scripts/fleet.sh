@@ -3,7 +3,8 @@
 set -u
 
 me=supervisor-fleet
-file=/etc/supervisor.fleet
+default_file=/etc/supervisor.fleet
+file=$default_file
 logs=/var/log/supervisor
 way=
 
@@ -85,9 +86,10 @@ read_file() {
     ' "$file"
 }
 
-# What this machine keeps services up with.
+# What this machine keeps services up with. (The unit reads the file that is the default.)
 way_of_this_machine() {
-    if [ -d /run/systemd/system ] && systemctl cat supervisor@.service >/dev/null 2>&1; then
+    if [ "$file" = "$default_file" ] && [ -d /run/systemd/system ] &&
+        systemctl cat supervisor@.service >/dev/null 2>&1; then
         echo systemd
     elif command -v sv >/dev/null && cat /proc/[0-9]*/comm 2>/dev/null | grep -qx runsvdir; then
         echo runit

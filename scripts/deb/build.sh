@@ -22,6 +22,10 @@ touch "$root.control/debian/control"
 program=$(cd "$root" && pwd)/usr/bin/supervisor
 depends=$(cd "$root.control" && dpkg-shlibdeps -O --ignore-missing-info "$program" 2>/dev/null |
     sed -n 's/^shlibs:Depends=//p')
+if [ -z "$depends" ]; then
+    mkdir -p "$root/usr/share/lintian/overrides"
+    echo "$package: statically-linked-binary [usr/bin/supervisor]" >"$root/usr/share/lintian/overrides/$package"
+fi
 install -m 644 "$here/copyright" README.md "$root/usr/share/doc/$package/"
 gzip -9nc scripts/documents/changelog >"$root/usr/share/doc/$package/changelog.gz"
 cp -r scripts/recipes "$root/usr/share/doc/$package/examples"

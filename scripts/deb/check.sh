@@ -2,7 +2,7 @@
 # Installs the package by dpkg into a root of its own, runs it there, and removes it while it runs: nothing of it
 # may be left. The root has busybox, and the libraries of both. Wants to be root, and lintian.
 set -eu
-package=$(ls heartbeat-supervisor_*.deb)
+package=$(ls heartbeat-supervisor_*_"$(dpkg --print-architecture)".deb)
 missing=
 command -v lintian >/dev/null || missing="lintian is not installed"
 command -v busybox >/dev/null || missing="busybox is not installed"
