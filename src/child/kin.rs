@@ -6,6 +6,7 @@
 //! until we reap it. Any other number can be given out again between being read and being used: so the
 //! process is held by a pidfd first, and then looked at again.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -207,6 +208,8 @@ pub struct Strangers {
     /// What stands in a helper's environment, and in that of whatever it starts; nothing where none was
     /// started yet. So its orphans are not taken for the command's.
     pub helpers_mark: Vec<u8>,
+    /// Who was once seen to have that: it stays so, whatever it executes and whether that is in the midst of it.
+    orphans: RefCell<BTreeSet<Id>>,
     /// What of earlier helpers can't be killed, and is nobody's any more.
     pub abandoned: BTreeSet<Id>,
 }
@@ -257,9 +260,25 @@ impl Strangers {
 
     /// Whether it is a helper, or an orphan of one. (Not who descends from it and has a parent there.)
     fn is_helpers(&self, process: &Process) -> bool {
-        let has_mark = || is_marked(process.pid, &self.helpers_mark);
         self.helpers.contains(&process.group)
-            || !self.helpers_mark.is_empty() && self.is_foreign(process) && has_mark()
+            || !self.helpers_mark.is_empty() && self.is_foreign(process) && self.is_orphan(process)
+    }
+
+    fn is_orphan(&self, process: &Process) -> bool {
+        /// Those that have died are kept as well: so many, then it is begun anew.
+        const MANY: usize = 1024;
+        let mut orphans = self.orphans.borrow_mut();
+        if orphans.contains(&process.id()) {
+            return true;
+        }
+        let is_one = is_marked(process.pid, &self.helpers_mark);
+        if is_one {
+            if orphans.len() == MANY {
+                orphans.clear();
+            }
+            orphans.insert(process.id());
+        }
+        is_one
     }
 
     /// Whether it is a child of ours outside of the command's group.

@@ -19,44 +19,50 @@ pub fn mark(name: &str) -> Vec<u8> {
 ///
 /// Where it executes something, that is short or empty for a moment, until the new one is there. To open the file
 /// waits for a lock that is given back in the midst of that moment; what was opened then shows the new one as
-/// soon as it is there, and after the next exec nothing any more.
+/// soon as it is there, and after the next exec nothing any more: then what is there now is opened.
 pub fn is_marked(pid: Pid, mark: &[u8]) -> bool {
-    /// There has to be an end, for the next exec may follow at once: 2,048 looks, some ten milliseconds.
-    const EXECS: usize = 32;
-    (0..EXECS)
-        .find_map(|_| has_variable(pid, mark))
-        .unwrap_or(false)
-}
-
-/// The same; None where its environment was not whole until then.
-fn has_variable(pid: Pid, variable: &[u8]) -> Option<bool> {
-    const LOOKS: usize = 64;
+    /// There has to be an end, for the next exec may follow at once: some ten milliseconds.
+    const LOOKS: usize = 1024;
+    /// So often at what was opened while it is said to have none yet.
+    const AT_ONE: usize = 64;
     /// What is empty so often, and is said to be, is not about to be filled.
     const SURELY: usize = 8;
-    let Ok(mut file) = File::open(format!("/proc/{pid}/environ")) else {
-        return Some(false);
-    };
-    let mut empty = 0;
-    for _ in 0..LOOKS {
+    let (mut opened, mut empty) = (None, 0);
+    for look in 0..LOOKS {
+        if look % AT_ONE == 0 {
+            opened = None;
+        }
+        let Some(mut file) = opened.or_else(|| File::open(format!("/proc/{pid}/environ")).ok())
+        else {
+            return false;
+        };
         let mut environ = Vec::new();
         let read = file.rewind().and_then(|()| file.read_to_end(&mut environ));
         let mut variables = environ.split(|byte| *byte == 0);
-        if read.is_ok() && variables.any(|found| found == variable) {
-            return Some(true);
+        if read.is_ok() && variables.any(|found| found == mark) {
+            return true;
         }
         let stat = Stat::read(pid).filter(|stat| read.is_ok() && !stat.dead);
         let Some(stat) = stat else {
-            return Some(false);
+            return false;
         };
-        if stat.environment == Some(environ.len()) {
-            empty += 1;
-            if !environ.is_empty() || empty == SURELY {
-                return Some(false);
+        opened = match stat.environment {
+            Some(length) if length == environ.len() => {
+                empty += 1;
+                if length > 0 || empty == SURELY {
+                    return false;
+                }
+                Some(file)
             }
-        }
-        thread::yield_now();
+            // That is of what it executes now, and this was of what it did before.
+            Some(_) => None,
+            None => {
+                thread::yield_now();
+                Some(file)
+            }
+        };
     }
-    None
+    false
 }
 
 #[cfg(test)]
