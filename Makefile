@@ -1,5 +1,5 @@
 # make          builds ./supervisor
-# make demo     builds it and shows what it does, in half a minute
+# make demo     builds it and shows what it does, in 13 seconds
 # make recording  records the picture in scripts/recording anew, from ./supervisor
 # make test     the tests
 # make soak     long runs under faults and load, about 20 minutes

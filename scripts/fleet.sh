@@ -39,7 +39,7 @@ refuse() {
 # The lines of the file as 'NAME words', the words quoted for the shell; nothing is expanded but {name}.
 # The line of the name * goes before the words of those that follow it.
 read_file() {
-    [ -r "$file" ] || refuse "$file can't be read"
+    { [ -r "$file" ] && [ ! -d "$file" ]; } || refuse "$file can't be read"
     awk -v file="$file" -v me="$me" '
         function wrong(what) {
             printf "%s: %s:%d: %s\n", me, file, NR, what > "/dev/stderr"
@@ -208,6 +208,7 @@ stop_systemd() {
     systemctl stop $(printf 'supervisor@%s.service ' "$@")
 }
 
+case ${1-} in --help) set -- -h ;; esac
 while getopts f:l:w:h option; do
     case $option in
         f) file=$OPTARG ;;
@@ -242,9 +243,11 @@ lines=$(read_file) || exit
 if [ $# -eq 0 ]; then
     # shellcheck disable=SC2046
     set -- $(printf '%s\n' "$lines" | sed 's/ .*//')
-elif [ "$verb" != stop ]; then
+else
+    # One whose line is gone may still run, and be stopped.
     for name in "$@"; do
-        [ -n "$(words_of "$name")" ] || refuse "$file has no line for $name"
+        [ -n "$(words_of "$name")" ] || { [ "$verb" = stop ] && ! not_running "$name" >/dev/null; } ||
+            refuse "$file has no line for $name"
     done
 fi
 case $verb in

@@ -22,14 +22,19 @@ touch "$root.control/debian/control"
 program=$(cd "$root" && pwd)/usr/bin/supervisor
 depends=$(cd "$root.control" && dpkg-shlibdeps -O --ignore-missing-info "$program" 2>/dev/null |
     sed -n 's/^shlibs:Depends=//p')
-if [ -z "$depends" ]; then
-    mkdir -p "$root/usr/share/lintian/overrides"
-    echo "$package: statically-linked-binary [usr/bin/supervisor]" >"$root/usr/share/lintian/overrides/$package"
-fi
+mkdir -p "$root/usr/share/lintian/overrides"
+{
+    # Guarded by whether systemd runs; deb-systemd-invoke stops no instances of a template.
+    echo "$package: maintainer-script-calls-systemctl *"
+    [ -n "$depends" ] || echo "$package: statically-linked-binary [usr/bin/supervisor]"
+} >"$root/usr/share/lintian/overrides/$package"
 install -m 644 "$here/copyright" README.md "$root/usr/share/doc/$package/"
 gzip -9nc scripts/documents/changelog >"$root/usr/share/doc/$package/changelog.gz"
 cp -r scripts/recipes "$root/usr/share/doc/$package/examples"
-gzip -9n "$root"/usr/share/man/man1/*.1
+find "$root/usr/share/doc/$package/examples" -type f -exec sed -i 's|/usr/local/bin|/usr/bin|g' {} +
+# (supervisord's package has a supervisor.1, too: each is found by `man supervisor`, this one also as 1heartbeat.)
+mv "$root/usr/share/man/man1/supervisor.1" "$root/usr/share/man/man1/supervisor.1heartbeat"
+gzip -9n "$root"/usr/share/man/man1/*.1*
 # zsh looks there in Debian.
 mkdir -p "$root/usr/share/zsh/vendor-completions"
 mv "$root/usr/share/zsh/site-functions/_supervisor" "$root/usr/share/zsh/vendor-completions/"
@@ -56,6 +61,6 @@ Description: keeps a command up: restarts it when it fails, and when it hangs
  supervisor-fleet starts one instance for each line of a file.
 EOF
 } >"$root/DEBIAN/control"
-install -m 755 "$here/prerm" "$root/DEBIAN/prerm"
+install -m 755 "$here/prerm" "$here/postinst" "$here/postrm" "$root/DEBIAN/"
 (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 dpkg-deb --root-owner-group --build "$root" "${package}_${version}_$architecture.deb"

@@ -13,17 +13,20 @@ if [ -n "$missing" ]; then
     exit 0
 fi
 
+fail() {
+    echo "$0: $*" >&2
+    exit 1
+}
+
 # What is started here ends with this, whatever happens.
 [ "${1-}" = inside ] || exec unshare --pid --fork --kill-child --mount-proc "$0" inside
 
 lintian --allow-root --fail-on error,warning "$package"
 
+dpkg-deb --contents "$package" | grep -q 'man1/supervisor\.1\.gz' && fail "Debian's supervisor has that page, too"
+
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-fail() {
-    echo "$0: $*" >&2
-    exit 1
-}
 everything() {
     (cd "$root" && find . -path ./var/lib/dpkg -prune -o -path './run/*' -prune -o -print | sort)
 }
@@ -38,7 +41,7 @@ for program in "$busybox" supervisor; do
     done
 done
 install "$busybox" "$root/bin/busybox"
-for tool in sh awk sed grep dirname sleep mkdir cat; do
+for tool in sh awk sed grep dirname sleep mkdir cat rm; do
     ln -s busybox "$root/bin/$tool"
 done
 echo 'web sleep 1000' >"$root/etc/supervisor.fleet"

@@ -167,6 +167,8 @@ fn what_is_wrong_in_the_file_is_told_with_its_line_and_nothing_is_started() {
     let fleet = Fleet::new(&["sh"], "a sleep 9\n");
     for (words, said) in [
         (&["start", "b"][..], "fleet has no line for b"),
+        (&["-w", "plain", "stop", "b"], "fleet has no line for b"),
+        (&["-f", "/", "start"], "/ can't be read"),
         (&["-w", "cron", "start"], "-w takes"),
         (&["begin"], "there is no 'begin'"),
         (&[], "nothing to do"),
