@@ -1,5 +1,6 @@
 //! The picture that the README begins with: it still shows what this program prints, and nothing in it runs.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::harness::*;
@@ -48,8 +49,9 @@ fn of<'a>(recording: &'a [String], kind: &str) -> Vec<&'a str> {
 }
 
 /// The level, event and fields of each line of a log, without the values. What is known of a process
-/// that hangs depends on the kernel and on who asks, so of those fields only the first four.
-fn shape(log: &str) -> Vec<String> {
+/// that hangs depends on the kernel and on who asks, so of those fields only the first four. Each once: a busy
+/// machine may make it hang again.
+fn shape(log: &str) -> BTreeSet<String> {
     let lines = log
         .lines()
         .filter_map(|line| line.split_once(" [SUPERVISOR] "));
