@@ -182,7 +182,13 @@ start_runit() {
                 "$logs" "$name" "$me" "$file" "$name" >"$new/run"
             # Who has given up stays down. (0 and 137 may be answers to a restart.)
             # shellcheck disable=SC2016
-            printf '#!/bin/sh\ncase $1 in 0 | 125 | 137 | -1) ;; *) sv down . ;; esac\n' >"$new/finish"
+            {
+                echo '#!/bin/sh'
+                echo 'case $1 in 0 | 125 | 137 | -1) exit ;; esac'
+                echo 'sv down .'
+                echo '# Else runsv sees the end of this first, and starts it once more.'
+                echo 'until grep -q "want down" supervise/stat; do :; done'
+            } >"$new/finish"
             chmod +x "$new/run" "$new/finish"
             mv "$new" "$service" || failed=1
         fi

@@ -6,6 +6,19 @@ use std::process::{Child, Command, Output};
 
 use crate::harness::*;
 
+/// A program in the environment of a machine whose own programs, sockets and services are in `directory`.
+pub fn on_machine(directory: &Directory, program: &str) -> Command {
+    let bin = directory.join("bin");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(program);
+    command
+        .env("PATH", path)
+        .env("SUPERVISOR_RUNTIME_DIR", directory.join("run"))
+        .env("SVDIR", directory.join("services"))
+        .current_dir(directory.path());
+    command
+}
+
 /// A machine of its own: a file of instances, the programs, their sockets and logs.
 struct Fleet {
     directory: Directory,
@@ -31,17 +44,8 @@ impl Fleet {
         }
     }
 
-    /// In the environment of that machine.
     fn command(&self, program: &str) -> Command {
-        let bin = self.directory.join("bin");
-        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let mut command = Command::new(program);
-        command
-            .env("PATH", path)
-            .env("SUPERVISOR_RUNTIME_DIR", self.directory.join("run"))
-            .env("SVDIR", self.directory.join("services"))
-            .current_dir(self.directory.path());
-        command
+        on_machine(&self.directory, program)
     }
 
     fn call(&self, words: &[&str]) -> Output {
@@ -218,6 +222,9 @@ fn runit_has_a_service_directory_for_each() {
     fleet.daemon = Some(fleet.command("runsvdir").arg(&services).spawn().unwrap());
     let said = fleet.does(&["start"]);
     assert!(said.contains("start 2 instances, runit"), "{said}");
+    // (Both may be there, for a moment.)
+    let gave_up = || fleet.read("logs/once.out").contains("finished code=1");
+    assert!(eventually(gave_up));
     assert!(eventually(|| fleet.names() == ["web"]));
     // Killed, it is started again; told to stop, it stays away, and so does one that has given up.
     let pid: i32 = fleet.running()[0]["pid"].to_string().parse().unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -81,11 +81,8 @@ fn the_file_shows_each_change() {
     }
 }
 
-#[test]
-fn promtool_finds_nothing_wrong_with_it() {
-    if !there_is("promtool") {
-        return;
-    }
+/// An instance that has failed and beaten once each, so that it has something to tell in each metric; where.
+pub fn with_all_metrics() -> (Run, PathBuf) {
     let options = [
         "--metrics-file",
         "m.prom",
@@ -102,6 +99,15 @@ fn promtool_finds_nothing_wrong_with_it() {
     run.tell("notify WATCHDOG=1");
     let path = run.directory.join("m.prom");
     becomes(&path, "supervisor_heartbeats_total{", 1.0);
+    (run, path)
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_it() {
+    if !there_is("promtool") {
+        return;
+    }
+    let (_run, path) = with_all_metrics();
     let mut promtool = Command::new("promtool");
     promtool
         .args(["check", "metrics"])

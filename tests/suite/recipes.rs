@@ -8,6 +8,7 @@ use std::process::{Child, Command};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::fleet::on_machine;
 use crate::harness::*;
 
 /// Where the paths of a recipe are; its command beats and lives on, until it is told otherwise.
@@ -63,14 +64,7 @@ impl Machine {
     }
 
     fn command(&self, program: &str) -> Command {
-        let bin = self.directory.join("bin");
-        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let mut command = Command::new(program);
-        command
-            .env("PATH", path)
-            .env("SUPERVISOR_RUNTIME_DIR", self.directory.join("run"))
-            .current_dir(self.directory.path());
-        command
+        on_machine(&self.directory, program)
     }
 
     /// The instance of the recipes, if it runs: its supervisor's pid.
