@@ -231,10 +231,18 @@ impl Report {
             Self::GivingUp { restarts, code } => {
                 vec![("restarts", number(restarts)), ("code", number(&code.0))]
             }
-            Self::StartFailed { error } => vec![
-                ("command", Value::Text(text::joined(command))),
-                ("error", Word(error.clone())),
-            ],
+            Self::StartFailed { error } => {
+                let mut fields = vec![
+                    ("command", Value::Text(text::joined(command))),
+                    ("error", Word(error.clone())),
+                ];
+                // (The command is shown as two words would be.)
+                if matches!(command, [word] if word.as_bytes().contains(&b' ')) {
+                    let hint = "it was given as one word: leave out the quotes around it";
+                    fields.push(("hint", Word(hint.into())));
+                }
+                fields
+            }
             Self::Request { action, by } => {
                 vec![("action", Word((*action).into())), ("by", number(by))]
             }

@@ -82,6 +82,19 @@ fn a_command_that_is_not_there_is_127_at_once() {
 }
 
 #[test]
+fn a_command_that_was_given_as_one_word_is_told_from_one_of_two() {
+    for (words, hinted) in [
+        (&["no-such-command now"][..], true),
+        (&["no-such-command", "now"], false),
+    ] {
+        let (code, log) = Setup::new(words).finish();
+        assert_eq!(code, 127, "{log}");
+        assert!(log.contains("command=\"no-such-command now\""), "{log}");
+        assert_eq!(log.contains("one word"), hinted, "{log}");
+    }
+}
+
+#[test]
 fn a_command_that_can_not_be_executed_is_126_at_once() {
     let directory = Directory::new();
     let plain = directory.join("plain");
