@@ -5,7 +5,7 @@
 //!
 //! * a pipe or a terminal is opened a second time, with flags of its own; a terminal also turns away who
 //!   does not wait while somebody else is writing, so there we wait for that, for a moment;
-//! * a socket takes each message with `MSG_DONTWAIT`;
+//! * a socket takes each message with `MSG_DONTWAIT`; systemd's journal is told its priority, too;
 //! * a regular file has no reader to wait for; one that was named is opened again where its name no longer
 //!   leads to it (it was rotated), so that nobody need tell us: the signals that others take for that are
 //!   the command's, which may die of them;
@@ -61,7 +61,10 @@ pub enum Sink {
         held: bool,
     },
     /// The stderr that we were given, which is a socket.
-    Socket,
+    Socket {
+        /// systemd's journal is at its other end.
+        journal: bool,
+    },
     /// The same, with nobody at its other end.
     Plain,
     /// The same, written by a thread; none yet, or none to be had, which may pass.
@@ -129,10 +132,16 @@ impl Sink {
     /// Our stderr. Lines that its thread can't write are counted in `lost`.
     #[must_use]
     pub fn stderr(lost: &'static AtomicU64) -> Self {
-        let mode = fstat(io::stderr()).map_or(0, |found| found.st_mode);
+        let found = fstat(io::stderr());
+        let mode = found.map_or(0, |found| found.st_mode);
         let kind = SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
         if kind == SFlag::S_IFSOCK {
-            return Self::Socket;
+            // Which stream that is, as systemd.exec(5) says it.
+            let stream = found.map(|found| format!("{}:{}", found.st_dev, found.st_ino).into());
+            let journal = std::env::var_os("JOURNAL_STREAM");
+            return Self::Socket {
+                journal: journal.is_some() && journal == stream.ok(),
+            };
         }
         if kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR {
             let again = without_waiting(OpenOptions::new().write(true)).open("/proc/self/fd/2");
@@ -255,6 +264,18 @@ fn write_in_turn(
     file.write(bytes)
 }
 
+/// What the journal takes for the priority of a line and off it (sd-daemon(3)): the level stands after
+/// the time. What has none is said before there is a log, and is an error.
+fn priority(line: &[u8]) -> &'static str {
+    let level = line.iter().skip_while(|&&byte| byte != b' ').nth(1);
+    match level {
+        Some(b'W') => "<4>",
+        Some(b'I') => "<6>",
+        Some(b'D') => "<7>",
+        _ => "<3>",
+    }
+}
+
 impl Lines for Sink {
     fn put(&mut self, bytes: &[u8], stands_for: u64) -> io::Result<usize> {
         let stderr = io::stderr();
@@ -270,10 +291,12 @@ impl Lines for Sink {
                 *held = written.is_err();
                 written
             }
-            Self::Socket => {
+            Self::Socket { journal } => {
+                let prefix = if *journal { priority(bytes) } else { "" };
+                let whole = [prefix.as_bytes(), bytes].concat();
                 // (SIGPIPE is ignored from our beginning on.)
-                let flags = MsgFlags::MSG_DONTWAIT;
-                Ok(send(stderr.as_raw_fd(), bytes, flags)?)
+                let sent = send(stderr.as_raw_fd(), &whole, MsgFlags::MSG_DONTWAIT)?;
+                Ok(sent.saturating_sub(prefix.len()))
             }
             Self::Plain => Ok(nix::unistd::write(&stderr, bytes)?),
             Self::Aside { writer, lost } => match writer {

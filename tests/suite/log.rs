@@ -296,6 +296,25 @@ fn a_log_file_on_a_full_disk_stops_nothing() {
 }
 
 #[test]
+fn the_journal_is_told_the_priority_of_each_line_and_nobody_else() {
+    for (which, prefixes) in [(0, ["<6>", "<4>", "<3>", "<6>"]), (1, ["20"; 4])] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let found = nix::sys::stat::fstat(&theirs).unwrap();
+        let stream = format!("{}:{}", found.st_dev, found.st_ino + which);
+        let mut run = Setup::scripted(&["--max-restarts", "0"], &["exit 7"])
+            .env("JOURNAL_STREAM", stream)
+            .stderr(OwnedFd::from(theirs))
+            .start();
+        assert_eq!(run.code(), 7);
+        let log = std::io::read_to_string(ours).unwrap();
+        assert_eq!(log.lines().count(), 4, "{log}");
+        for (line, prefix) in log.lines().zip(prefixes) {
+            assert!(line.starts_with(prefix), "{log}");
+        }
+    }
+}
+
+#[test]
 fn a_reader_that_went_away_stops_nothing() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let options = ["--max-restarts", "2", "--backoff-factor", "0"];
