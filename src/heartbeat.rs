@@ -48,7 +48,7 @@ impl Heartbeat {
         let lock = claim(&path)?;
         if !in_memory(&path) {
             log::info!(
-                "heartbeat file is not in memory path={} hint=\"each beat writes to flash or disk; a path in /run or /dev/shm does not\"",
+                "heartbeat file is not in memory path={} hint=\"each beat writes to flash or disk; one on a tmpfs, such as /dev/shm, does not\"",
                 Quoted::path(&path)
             );
         }

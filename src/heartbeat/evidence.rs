@@ -216,8 +216,14 @@ impl Evidence {
         let mut warned = lock(&self.warned);
         if !*warned {
             *warned = true;
+            // EMFILE sends its reader to ulimit(1), and mostly in vain.
+            let hint = if reason.ends_with("(os error 24)") {
+                " hint=\"all programs of a user share fs.inotify.max_user_instances\""
+            } else {
+                ""
+            };
             log::warn!(
-                "heartbeat events can't be had path={} error={} fallback=\"one look at the file per deadline\"",
+                "heartbeat events can't be had path={} error={} fallback=\"one look at the file per deadline\"{hint}",
                 Quoted::path(&self.path),
                 Quoted::text(reason)
             );

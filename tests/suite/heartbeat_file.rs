@@ -269,6 +269,7 @@ fn without_events_one_look_per_deadline_decides() {
         "WARN",
         "heartbeat events can't be had",
         "one look at the file per deadline",
+        "fs.inotify.max_user_instances",
     ]);
     run.ready();
     for _ in 0..8 {
