@@ -27,9 +27,9 @@ supervisor [OPTIONS] <command> [args...]
        supervisor --list | --status NAME | --restart NAME | --stop NAME | ...";
 
 const EXAMPLE: &str = "\
-Seconds are decimal numbers such as 20 or 0.25. Each option (but the calls) can also be set by an
-environment variable: SUPERVISOR_MAX_RESTARTS=5. The command line wins; the command does not see these
-variables.
+Seconds are decimal numbers such as 20 or 0.25. Each option (but the calls and --check) can also be
+set by an environment variable: SUPERVISOR_MAX_RESTARTS=5. The command line wins; the command does not
+see these variables.
 
 Example: supervisor --enable-heartbeat --timeout 30 python3 my_server.py";
 
@@ -75,8 +75,10 @@ fn argument(row: &Row) -> Arg {
     if let Some(variable) = row.variable {
         arg = arg.env(variable).hide_env(true);
     }
-    if row.long == "json" {
-        arg = arg.requires(CALL);
+    match row.long {
+        "json" => arg = arg.requires(CALL),
+        "check" => arg = arg.conflicts_with(CALL),
+        _ => {}
     }
     let (name, parser) = match row.takes {
         Nothing => {
@@ -161,6 +163,9 @@ pub fn parse(argv: &[OsString]) -> Result<Order, Early> {
 }
 
 fn order(mut typed: Typed) -> Order {
+    if typed.is_on("check") {
+        return Order::Check;
+    }
     match call(&mut typed) {
         Some(call) => Order::Call(call),
         None => Order::Supervise(Box::new(config(typed))),
@@ -262,6 +267,10 @@ fn early(error: &clap::Error, argv: &[OsString]) -> Early {
         "no command given".to_owned()
     } else if error.kind() == ErrorKind::ArgumentConflict && is_about_words {
         "--list, --status and their like take no command".to_owned()
+    } else if error.kind() == ErrorKind::ArgumentConflict
+        && argv.iter().any(|word| word == "--check")
+    {
+        "--check goes with a command, not with --list, --status and their like".to_owned()
     } else {
         one_line(&rendered)
     };

@@ -14,6 +14,8 @@ pub enum Order {
     Supervise(Box<Config>),
     /// To see or steer instances that are there.
     Call(Call),
+    /// Nothing more: the command line is one to start with.
+    Check,
 }
 
 /// A call of other instances (contract, section 11).

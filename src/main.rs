@@ -28,6 +28,7 @@ fn run() -> Exit {
     let argv: Vec<OsString> = std::env::args_os().collect();
     match cli::parse(&argv) {
         Ok(Order::Call(call)) => client::run(&call),
+        Ok(Order::Check) => Exit::SUCCESS,
         Ok(Order::Supervise(config)) => match supervise(*config) {
             Ok(Ending { exit, by }) => {
                 if let Some(signal) = by {

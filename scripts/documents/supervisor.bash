@@ -45,7 +45,7 @@ _supervisor() {
             elif ((i < COMP_CWORD)); then
                 return
             elif [[ $cur == -* && ${COMP_WORDS[i - 1]} != -- ]]; then
-                how=(-W "-h -V --max-restarts --backoff-factor --max-backoff --backoff-jitter --reset-after --enable-heartbeat --heartbeat-file --sd-notify --timeout --initial-check-delay --hang-signal --grace-period --keep-descendants --log-level --log-file --on-event --on-give-up --metrics-file --name --list --status --restart --stop --pause --resume --json --help --version")
+                how=(-W "-h -V --max-restarts --backoff-factor --max-backoff --backoff-jitter --reset-after --enable-heartbeat --heartbeat-file --sd-notify --timeout --initial-check-delay --hang-signal --grace-period --keep-descendants --log-level --log-file --on-event --on-give-up --metrics-file --name --list --status --restart --stop --pause --resume --json --check --help --version")
             else
                 how=(-c)
             fi

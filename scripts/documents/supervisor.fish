@@ -8,7 +8,7 @@ end
 function __supervisor_command
     set -l words (commandline -opc) (commandline -ct)
     set -e words[1]
-    argparse -s max-restarts= backoff-factor= max-backoff= backoff-jitter= reset-after= enable-heartbeat heartbeat-file= sd-notify timeout= initial-check-delay= hang-signal= grace-period= keep-descendants log-level= log-file= on-event= on-give-up= metrics-file= name= list status= restart= stop= pause= resume= json h/help V/version -- $words 2>/dev/null
+    argparse -s max-restarts= backoff-factor= max-backoff= backoff-jitter= reset-after= enable-heartbeat heartbeat-file= sd-notify timeout= initial-check-delay= hang-signal= grace-period= keep-descendants log-level= log-file= on-event= on-give-up= metrics-file= name= list status= restart= stop= pause= resume= json check h/help V/version -- $words 2>/dev/null
     test -n "$argv"
     and not string match -q -- '-*' $argv[1]
     and string join0 -- $argv
@@ -46,5 +46,6 @@ complete -c supervisor -n 'not __supervisor_command >/dev/null' -l stop -x -a '(
 complete -c supervisor -n 'not __supervisor_command >/dev/null' -l pause -x -a '(__supervisor_instances)' -d 'Hold its heartbeat deadline, for a debugger'
 complete -c supervisor -n 'not __supervisor_command >/dev/null' -l resume -x -a '(__supervisor_instances)' -d 'Hold it no longer'
 complete -c supervisor -n 'not __supervisor_command >/dev/null' -l json -d 'With --list or --status: for programs'
+complete -c supervisor -n 'not __supervisor_command >/dev/null' -l check -d 'Only read the command line; exit code 0, or 2 and what is wrong'
 complete -c supervisor -n 'not __supervisor_command >/dev/null' -s h -l help -d 'Print help'
 complete -c supervisor -n 'not __supervisor_command >/dev/null' -s V -l version -d 'Print version'

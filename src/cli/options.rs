@@ -9,7 +9,7 @@ use super::values::*;
 /// An option.
 pub struct Row {
     pub long: &'static str,
-    /// None for a call: a variable would turn every supervisor into it.
+    /// None for a call and a check: a variable would turn every supervisor into it.
     pub variable: Option<&'static str>,
     pub takes: Takes,
     pub heading: &'static str,
@@ -216,6 +216,13 @@ pub const OPTIONS: &[Row] = &[
         takes: Nothing,
         heading: CONTROL,
         help: "With --list or --status: for programs",
+    },
+    Row {
+        long: "check",
+        variable: None,
+        takes: Nothing,
+        heading: CONTROL,
+        help: "Only read the command line; exit code 0, or 2 and what is wrong",
     },
 ];
 

@@ -17,7 +17,7 @@ fn parse_order(words: &[&str]) -> Result<Order, Early> {
 fn parse_words(words: &[&str]) -> Result<Config, Early> {
     match parse_order(words)? {
         Order::Supervise(config) => Ok(*config),
-        Order::Call(call) => panic!("{call:?}"),
+        order @ (Order::Call(_) | Order::Check) => panic!("{order:?}"),
     }
 }
 
@@ -64,6 +64,7 @@ fn to_leave_out_what_nobody_named_makes_no_difference() {
         "--list --json",
         "--status n",
         "--restart n",
+        "--check true",
     ] {
         let words = ["supervisor"].into_iter().chain(line.split(' '));
         let argv: Vec<_> = words.map(OsString::from).collect();
@@ -164,7 +165,7 @@ fn each_option_has_its_variable() {
         let (Some(long), Some(variable)) = (arg.get_long(), arg.get_env()) else {
             // A call has none: a variable would turn each supervisor into it.
             let calls = [
-                "list", "status", "restart", "stop", "pause", "resume", "json",
+                "list", "status", "restart", "stop", "pause", "resume", "json", "check",
             ];
             let id = arg.get_id().as_str();
             assert!(id == "command" || calls.contains(&id), "{id}");
@@ -242,7 +243,7 @@ fn a_call_names_an_instance_and_has_no_command() {
     ] {
         match parse_order(words).unwrap() {
             Order::Call(parsed) => assert_eq!(parsed, call),
-            Order::Supervise(config) => panic!("{words:?}: {config:?}"),
+            order @ (Order::Supervise(_) | Order::Check) => panic!("{words:?}: {order:?}"),
         }
     }
     for words in [
@@ -254,6 +255,8 @@ fn a_call_names_an_instance_and_has_no_command() {
         &["--stop", "a", "--restart", "b"],
         &["--json", "true"],
         &["--json"],
+        &["--check", "--list"],
+        &["--stop", "web", "--check"],
     ] {
         assert_eq!(
             parse_order(words).unwrap_err().exit,

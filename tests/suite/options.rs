@@ -68,6 +68,56 @@ fn bad_values_are_usage_errors_with_one_line() {
 }
 
 #[test]
+fn a_check_says_what_a_start_would_and_touches_nothing() {
+    let directory = Directory::new();
+    let call = |words: &[&str], variable: (&str, &str)| {
+        let mut call = Command::new(supervisor());
+        call.args(words)
+            .env(variable.0, variable.1)
+            .current_dir(directory.path());
+        call.env("SUPERVISOR_RUNTIME_DIR", directory.join("run"));
+        call.output().unwrap()
+    };
+    let none = ("SUPERVISOR_OF_SOMETHING_ELSE", "");
+    for (words, variable) in [
+        (&["--timeot", "3", "true"][..], none),
+        (&["--timeout", "0", "true"], none),
+        (&["--timeout"], none),
+        (&["--json", "true"], none),
+        (&[], none),
+        (&["true"], ("SUPERVISOR_TIMEOUT", "soon")),
+    ] {
+        let started = call(words, variable);
+        let checked = call(&[&["--check"], words].concat(), variable);
+        assert_refused(&checked, 2, &[]);
+        assert_eq!(checked.stderr, started.stderr, "{words:?}");
+    }
+    let call_too = call(&["--check", "--list"], none);
+    assert_refused(&call_too, 2, &["--check goes with a command"]);
+    // Accepted, it says nothing and starts nothing, not even what a start would fail of.
+    for (words, variable) in [
+        (&["--check", "--", "touch", "made"][..], none),
+        (
+            &["--log-file", "log", "--check", "--timeout", "3", "touch"],
+            none,
+        ),
+        (
+            &["--check", "--enable-heartbeat", "--name", "web", "touch"],
+            ("SUPERVISOR_TIMEOUT", "3"),
+        ),
+        (&["--check", "--heartbeat-file", "/", "/nowhere"], none),
+    ] {
+        let output = call(words, variable);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(output.stdout.is_empty() && output.stderr.is_empty());
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    // No variable turns a start into one.
+    let output = call(&["sh", "-c", "echo started"], ("SUPERVISOR_CHECK", "1"));
+    assert_eq!(output.stdout, b"started\n");
+}
+
+#[test]
 fn help_and_version_go_to_stdout() {
     for (word, parts) in [
         (
