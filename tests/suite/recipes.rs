@@ -32,8 +32,9 @@ impl Machine {
         fs::create_dir(&bin).unwrap();
         symlink(supervisor(), bin.join("supervisor")).unwrap();
         program(&bin.join("my-server"), SERVER);
+        // (Another test's runsvdir may be there.)
         let fleet = format!(
-            "#!/bin/sh\nexec {}-really -f {} -l {} \"$@\"\n",
+            "#!/bin/sh\nexec {}-really -w plain -f {} -l {} \"$@\"\n",
             bin.join("supervisor-fleet").display(),
             directory.join("fleet").display(),
             directory.join("logs").display(),
