@@ -14,9 +14,9 @@ Usage: $me [-f FILE] [-l DIR] [-w WAY] start|stop|restart|list [NAME ...]
        $me [-f FILE] names
        $me [-f FILE] exec NAME
 
-  start    those of the file that do not run, or only these
-  stop     those of the file, or only these
-  restart  stops them and starts them, by what the file says now
+  start    those of the file that do not run, or only these; none, if something is wrong with their lines
+  stop     those of the file, or only these, whatever is wrong with it
+  restart  stops them and starts them, by what the file says now; neither, if something is wrong there
   list     shows all instances; exit code 1 if one of the file does not run
   names    prints the names of the file, and what is wrong with it (exit code 2)
   exec     becomes the supervisor of this name, for unit files and run scripts
@@ -28,7 +28,7 @@ EOF
 }
 
 complain() {
-    echo "$me: $*" >&2
+    printf '%s: %s\n' "$me" "$*" >&2
 }
 
 refuse() {
@@ -36,14 +36,14 @@ refuse() {
     exit 2
 }
 
-# The lines of the file as 'NAME words', the words quoted for the shell; nothing is expanded but {name}.
-# The line of the name * goes before the words of those that follow it.
+# The lines of the file as 'NUMBER NAME words', the words quoted for the shell; nothing is expanded but
+# {name}. The line of the name * goes before the words of those that follow it; as a line of its own it has
+# the command true. A line that can't be read is 'NUMBER NAME !REASON', with ? for a name that is none.
 read_file() {
     { [ -r "$file" ] && [ ! -d "$file" ]; } || refuse "$file can't be read"
-    awk -v file="$file" -v me="$me" '
+    awk '
         function wrong(what) {
-            printf "%s: %s:%d: %s\n", me, file, NR, what > "/dev/stderr"
-            failed = 2
+            if (reason == "") reason = what
         }
         # Moves the first word of `rest` to `word`, in quotes; whether there was one.
         function next_word(    c, open) {
@@ -68,21 +68,28 @@ read_file() {
         BEGIN { quote = "\047" }
         {
             rest = $0
+            reason = words = ""
             if (!next_word()) next
             name = substr(word, 2, length(word) - 2)
-            words = ""
             while (next_word()) words = words " " word
-            if (name == "*") { all = words; next }
-            if (name !~ /^[A-Za-z0-9_@-][A-Za-z0-9._@-]*$/ || length(name) > 64)
-                wrong("a name is up to 64 letters, digits, . _ - and @: " name)
-            if (name in seen) wrong(name " is the name of line " seen[name])
-            seen[name] = NR
-            if (words == "") wrong(name " has no command")
-            words = all words
+            if (name == "*") {
+                all = words
+                words = words " true"
+            } else {
+                if (name !~ /^[A-Za-z0-9_@][A-Za-z0-9._@-]*$/ || length(name) > 64) {
+                    wrong("a name is up to 64 letters, digits, . _ - and @, not . or - first: " name)
+                    name = "?"
+                } else if (name in seen) {
+                    wrong("line " seen[name] " has this name")
+                } else {
+                    seen[name] = NR
+                }
+                if (words == "") wrong("no command")
+                words = all words
+            }
             gsub(/[{]name[}]/, name, words)
-            print name words
+            print NR, name (reason == "" ? words : " !" reason)
         }
-        END { exit failed }
     ' "$file"
 }
 
@@ -100,7 +107,36 @@ way_of_this_machine() {
 
 # The words of a name's line.
 words_of() {
-    printf '%s\n' "$lines" | awk -v name="$1" '$1 == name { sub(/^[^ ]+ /, ""); print }'
+    printf '%s\n' "$lines" | awk -v name="$1" '$2 == name { sub(/^[^ ]+ [^ ]+ /, ""); print; exit }'
+}
+
+# Says what is wrong with the lines of $about, or with any; fails if something is. What is wrong with the
+# line of * is wrong with all.
+check() {
+    failed=0 rest=
+    while read -r number name words; do
+        [ "$name" != '*' ] || rest=
+        case ${about:-" $name "} in *" $name "*) ;; *) continue ;; esac
+        case $name:$words in
+            :) continue ;;
+            *:!*) reason=${words#!} ;;
+            *)
+                # (It would be told of each below.)
+                [ -z "$rest" ] || continue
+                eval "set -- $words"
+                [ "$name" = '*' ] || set -- --name "$name" "$@"
+                reason=$(supervisor --check "$@" 2>&1) && continue
+                reason=${reason#supervisor: }
+                ;;
+        esac
+        failed=2
+        [ "$name" != '*' ] || rest=skipped
+        [ "$name" = '?' ] || reason="$name: $reason"
+        complain "$file:$number: $reason"
+    done <<EOF
+$lines
+EOF
+    return $failed
 }
 
 # Those of these names that no instance has; fails if there are none.
@@ -246,9 +282,10 @@ services=${SVDIR-/etc/service}
 launcher=
 
 lines=$(read_file) || exit
+about="${*:+ * $* }"
 if [ $# -eq 0 ]; then
     # shellcheck disable=SC2046
-    set -- $(printf '%s\n' "$lines" | sed 's/ .*//')
+    set -- $(printf '%s\n' "$lines" | awk '$2 ~ /^[^*?]/ && !seen[$2]++ { print $2 }')
 else
     # One whose line is gone may still run, and be stopped.
     for name in "$@"; do
@@ -259,6 +296,7 @@ fi
 case $verb in
     names)
         printf '%s\n' "$@"
+        check
         exit
         ;;
     list)
@@ -270,8 +308,10 @@ case $verb in
         fi
         exit
         ;;
-    exec) become "$1" ;;
+    stop) ;; # Whatever is wrong with its line.
+    *) check || exit ;;
 esac
+[ "$verb" != exec ] || become "$1"
 case ${way:=$(way_of_this_machine)} in
     systemd | runit | plain) ;;
     *) refuse "-w takes systemd, runit or plain" ;;

@@ -54,6 +54,8 @@ $dpkg --install "$package" >/dev/null 2>&1 || $dpkg --install "$package"
 chroot "$root" supervisor --version
 chroot "$root" supervisor-fleet start
 chroot "$root" supervisor --status web >/dev/null || fail "it does not run"
+# No fault in the file keeps it from being stopped.
+echo "web --timeot 'x" >"$root/etc/supervisor.fleet"
 $dpkg --remove heartbeat-supervisor >/dev/null
 [ ! -e "$root/run/supervisor/web.sock" ] || fail "it still runs after it was removed"
 everything >"$root/tmp/after"

@@ -155,13 +155,26 @@ fn a_line_is_an_instance_that_is_started_listed_and_stopped_by_its_name() {
 fn what_is_wrong_in_the_file_is_told_with_its_line_and_nothing_is_started() {
     for (lines, said) in [
         ("a sleep 9\n../b sleep 9\n", "fleet:2: a name is"),
-        ("a sleep 9\na sleep 8\n", "fleet:2: a is the name of line 1"),
-        ("a\n", "fleet:1: a has no command"),
-        ("a sh -c 'x\n", "fleet:1: the quote ' is not closed"),
-        ("a x\\\n", "fleet:1: nothing follows the backslash"),
+        ("--timeout 9 sleep 9\n", "fleet:1: a name is"),
+        ("a sleep 9\na sleep 8\n", "fleet:2: a: line 1 has this name"),
+        ("a\n", "fleet:1: a: no command"),
+        ("a sh -c 'x\n", "fleet:1: a: the quote ' is not closed"),
+        ("a x\\\n", "fleet:1: a: nothing follows the backslash"),
+        (
+            "#\na --timeot 3 true\nb sleep 9",
+            "fleet:2: a: unexpected argument '--timeot'",
+        ),
+        ("a --log-level 'a\\nb' true\n", "fleet:1: a: invalid value"),
+        ("a --list\n", "fleet:1: a: --check goes with a command"),
+        ("a --grace-period 3\n", "fleet:1: a: no command given"),
+        // Which the two lines below it need not tell again.
+        (
+            "* --timeot 3\na true\nb true\n",
+            "fleet:1: *: unexpected argument",
+        ),
     ] {
         let fleet = Fleet::new(&["sh"], lines);
-        for verb in ["names", "start"] {
+        for verb in ["names", "start", "restart"] {
             let text = fleet.refuses(&["-w", "plain", verb], 2);
             assert!(text.contains(said), "{text}");
             assert_eq!(text.lines().count(), 1, "{text}");
@@ -173,7 +186,7 @@ fn what_is_wrong_in_the_file_is_told_with_its_line_and_nothing_is_started() {
         (&["start", "b"][..], "fleet has no line for b"),
         (&["-w", "plain", "stop", "b"], "fleet has no line for b"),
         (&["-f", "/", "start"], "/ can't be read"),
-        (&["-w", "cron", "start"], "-w takes"),
+        (&["-w", "cron", "start"], "-w takes systemd, runit or plain"),
         (&["begin"], "there is no 'begin'"),
         (&[], "nothing to do"),
         (&["exec"], "exec takes one name"),
@@ -181,6 +194,59 @@ fn what_is_wrong_in_the_file_is_told_with_its_line_and_nothing_is_started() {
     ] {
         let text = fleet.refuses(words, 2);
         assert!(text.contains(said), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_fault_stops_its_own_start_and_restart_before_anything_is_done_and_hinders_no_stop() {
+    for shell in [&["dash"][..], &["bash", "--posix"], &["busybox", "sh"]] {
+        if !there_is(shell[0]) {
+            continue;
+        }
+        let fleet = Fleet::new(
+            shell,
+            "good sleep 1000\nopen sleep 1000\nwrong sleep 1000\n",
+        );
+        fleet.does(&["-w", "plain", "start"]);
+        let running = fleet.running();
+        let faulty =
+            "good sleep 999\nopen sh -c 'x\nwrong --timeot 3 true\n../x true\nwrong true\n";
+        fs::write(fleet.directory.join("fleet"), faulty).unwrap();
+        let said = fleet.call(&["names"]);
+        assert_eq!(said.status.code(), Some(2));
+        assert_eq!(said.stdout, b"good\nopen\nwrong\n");
+        // All at once, in the order of the file.
+        let text = fleet.refuses(&["-w", "plain", "restart"], 2);
+        let numbers = text.lines().filter_map(|line| line.split(':').nth(2));
+        assert_eq!(numbers.collect::<String>(), "2345", "{text}");
+        for words in [
+            &["restart", "open", "good"][..],
+            &["start", "open"],
+            &["exec", "open"],
+        ] {
+            let text = fleet.refuses(&[&["-w", "plain"], words].concat(), 2);
+            assert!(text.contains("fleet:2: open: the quote"), "{text}");
+            assert_eq!(text.lines().count(), 1, "{text}");
+        }
+        let text = fleet.refuses(&["exec", "wrong"], 2);
+        assert!(text.contains("fleet:3: wrong: unexpected"), "{text}");
+        assert!(fleet.does(&["list"]).contains("wrong"));
+        for (before, now) in running.iter().zip(fleet.running()) {
+            assert_eq!(before["pid"], now["pid"]);
+        }
+        // The others are as they were.
+        fleet.does(&["-w", "plain", "restart", "good"]);
+        assert_eq!(fleet.running()[0]["command"][1], "999");
+        fleet.does(&["-w", "plain", "stop", "wrong"]);
+        assert_eq!(fleet.names(), ["good", "open"]);
+        fleet.does(&["-w", "plain", "stop", "good"]);
+        let mut unit = fleet.command("supervisor-fleet");
+        let mut unit = unit.args(["-f", "fleet", "exec", "good"]).spawn().unwrap();
+        assert!(eventually(|| fleet.names() == ["good", "open"]));
+        fleet.does(&["-w", "plain", "stop"]);
+        assert_eq!(fleet.names(), Vec::<String>::new());
+        assert!(unit.wait().unwrap().success());
     }
 }
 
