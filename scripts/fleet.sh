@@ -142,7 +142,7 @@ EOF
 # Those of these names that no instance has; fails if there are none.
 not_running() {
     running=$(supervisor --list | awk 'NR > 1 { print $1 }')
-    printf '%s\n' "$@" | grep -vxF -e "$running"
+    printf '%s\n' "$@" | grep -vxF -e "$running" -e ''
 }
 
 # Becomes the supervisor of a name, with these options before its own, by $launcher if there is one.
@@ -250,17 +250,24 @@ stop_systemd() {
     systemctl stop $(printf 'supervisor@%s.service ' "$@")
 }
 
-case ${1-} in --help) set -- -h ;; esac
-while getopts f:l:w:h option; do
+case ${1-} in
+    --help) set -- -h ;;
+    --?*) refuse "there is no option $1" ;;
+esac
+while getopts :f:l:w:h option; do
     case $option in
         f) file=$OPTARG ;;
         l) logs=$OPTARG ;;
-        w) way=$OPTARG ;;
+        w) case $OPTARG in
+            systemd | runit | plain) way=$OPTARG ;;
+            *) refuse "-w takes systemd, runit or plain" ;;
+        esac ;;
         h)
             usage
             exit
             ;;
-        *) refuse "wrong usage" ;;
+        :) refuse "-$OPTARG takes a value" ;;
+        *) refuse "there is no option -$OPTARG" ;;
     esac
 done
 shift $((OPTIND - 1))
@@ -295,7 +302,7 @@ else
 fi
 case $verb in
     names)
-        printf '%s\n' "$@"
+        [ $# -eq 0 ] || printf '%s\n' "$@"
         check
         exit
         ;;
@@ -312,11 +319,18 @@ case $verb in
     *) check || exit ;;
 esac
 [ "$verb" != exec ] || become "$1"
-case ${way:=$(way_of_this_machine)} in
-    systemd | runit | plain) ;;
-    *) refuse "-w takes systemd, runit or plain" ;;
-esac
+[ -n "$way" ] || way=$(way_of_this_machine)
 [ $# -gt 0 ] || exit 0
-echo "$me: $verb $# instances, $way"
+count="$# instances"
+[ $# -ne 1 ] || count="1 instance"
+if [ "$verb" = start ]; then
+    missing=$(not_running "$@" | grep -c .)
+    case $missing in
+        0) count="$count, running already" ;;
+        "$#") ;;
+        *) count="$count, $(($# - missing)) of them running already" ;;
+    esac
+fi
+echo "$me: $verb $count, $way"
 [ "$verb" = start ] || "stop_$way" "$@" || exit
 [ "$verb" = stop ] || "start_$way" "$@"

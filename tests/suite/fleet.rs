@@ -187,6 +187,9 @@ fn what_is_wrong_in_the_file_is_told_with_its_line_and_nothing_is_started() {
         (&["-w", "plain", "stop", "b"], "fleet has no line for b"),
         (&["-f", "/", "start"], "/ can't be read"),
         (&["-w", "cron", "start"], "-w takes systemd, runit or plain"),
+        (&["-w", "cron", "list"], "-w takes systemd, runit or plain"),
+        (&["-w"], "-w takes a value"),
+        (&["-x", "list"], "there is no option -x"),
         (&["begin"], "there is no 'begin'"),
         (&[], "nothing to do"),
         (&["exec"], "exec takes one name"),
@@ -196,6 +199,9 @@ fn what_is_wrong_in_the_file_is_told_with_its_line_and_nothing_is_started() {
         assert!(text.contains(said), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
     }
+    let output = fleet.command("supervisor-fleet").arg("--all").output();
+    let text = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(text.contains("there is no option --all;"), "{text}");
 }
 
 #[test]
@@ -247,6 +253,34 @@ fn a_fault_stops_its_own_start_and_restart_before_anything_is_done_and_hinders_n
         fleet.does(&["-w", "plain", "stop"]);
         assert_eq!(fleet.names(), Vec::<String>::new());
         assert!(unit.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn it_says_how_many_it_starts() {
+    for shell in [&["dash"][..], &["bash", "--posix"], &["busybox", "sh"]] {
+        if !there_is(shell[0]) {
+            continue;
+        }
+        let fleet = Fleet::new(shell, "a sleep 1000\nb sleep 1000\nc sleep 1000\n");
+        for (words, said) in [
+            (&["start", "b"][..], "start 1 instance, plain"),
+            (&["start", "b"], "start 1 instance, running already, plain"),
+            (
+                &["start"],
+                "start 3 instances, 1 of them running already, plain",
+            ),
+            (&["start"], "start 3 instances, running already, plain"),
+            (&["stop", "a"], "stop 1 instance, plain"),
+        ] {
+            let text = fleet.does(&[&["-w", "plain"], words].concat());
+            assert_eq!(text, format!("supervisor-fleet: {said}\n"));
+        }
+        // A file without a line has no names, and misses nobody.
+        fs::write(fleet.directory.join("fleet"), "# none\n").unwrap();
+        assert_eq!(fleet.does(&["names"]), "");
+        assert_eq!(fleet.does(&["start"]), "");
+        assert!(fleet.does(&["list"]).contains("sleep 1000"));
     }
 }
 
