@@ -101,6 +101,9 @@ FILES := $(BINARY):bin:supervisor:755 scripts/fleet.sh:bin:supervisor-fleet:755 
     scripts/documents/supervisor.bash:share/bash-completion/completions:supervisor:644 \
     scripts/documents/_supervisor:share/zsh/site-functions:_supervisor:644 \
     scripts/documents/supervisor.fish:share/fish/vendor_completions.d:supervisor.fish:644 \
+    scripts/documents/supervisor-fleet.bash:share/bash-completion/completions:supervisor-fleet:644 \
+    scripts/documents/_supervisor-fleet:share/zsh/site-functions:_supervisor-fleet:644 \
+    scripts/documents/supervisor-fleet.fish:share/fish/vendor_completions.d:supervisor-fleet.fish:644 \
     scripts/recipes/systemd/supervisor@.service:lib/systemd/system:supervisor@.service:644 \
     scripts/recipes/systemd/supervisor-fleet.service:lib/systemd/system:supervisor-fleet.service:644
 FOR_EACH_FILE := set -e; for file in $(FILES); do IFS=:; set -- $$file; IFS=' ';

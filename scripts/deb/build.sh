@@ -36,9 +36,7 @@ find "$root/usr/share/doc/$package/examples" -type f -exec sed -i 's|/usr/local/
 mv "$root/usr/share/man/man1/supervisor.1" "$root/usr/share/man/man1/supervisor.1heartbeat"
 gzip -9n "$root"/usr/share/man/man1/*.1*
 # zsh looks there in Debian.
-mkdir -p "$root/usr/share/zsh/vendor-completions"
-mv "$root/usr/share/zsh/site-functions/_supervisor" "$root/usr/share/zsh/vendor-completions/"
-rmdir "$root/usr/share/zsh/site-functions"
+mv "$root/usr/share/zsh/site-functions" "$root/usr/share/zsh/vendor-completions"
 find "$root" -type d -exec chmod 755 {} +
 {
     cat <<EOF

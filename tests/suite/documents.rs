@@ -1,7 +1,7 @@
 //! The man page and the completions: made from the table of options, and of use in real shells.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -69,14 +69,33 @@ fn the_readme_has_each_option_and_its_default() {
     }
 }
 
-/// A shell that has read its completions by `setup`, with an instance to be found.
-fn completes(shell: &[&str], setup: &str) {
+/// A shell that has read its completions by `setup`, and finds both programs.
+fn shell_with(shell: &[&str], setup: &str) -> Option<Screen> {
     if !there_is(shell[0]) {
-        return;
+        return None;
     }
     let mut screen = Screen::new(shell);
     let run = screen.directory.join("run");
     let run = run.to_str().unwrap();
+    let fleet = screen.directory.join("supervisor-fleet");
+    symlink(project("scripts/fleet.sh"), fleet).unwrap();
+    let here = screen.directory.path().display();
+    let programs = supervisor().parent().unwrap().display();
+    let documents = project("scripts/documents");
+    let setup = setup.replace("DOCUMENTS", documents.to_str().unwrap());
+    let path = format!("PATH={programs}:{here}:$PATH");
+    let place = format!("SUPERVISOR_RUNTIME_DIR={run}");
+    screen.enters(&format!("export {place} {path}; {setup}; echo 'set' up"));
+    screen.shows("set up");
+    Some(screen)
+}
+
+/// With an instance to be found.
+fn completes(shell: &[&str], setup: &str) {
+    let Some(mut screen) = shell_with(shell, setup) else {
+        return;
+    };
+    let run = screen.directory.join("run");
     let mut web = Setup::puppet(&["--name", "web-1"])
         .env("SUPERVISOR_RUNTIME_DIR", run)
         .start();
@@ -84,17 +103,55 @@ fn completes(shell: &[&str], setup: &str) {
     let script = screen.directory.join("script-in-front");
     fs::write(&script, "#!/bin/sh\necho it was \"$1\" reached\n").unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    let programs = supervisor().parent().unwrap().display();
-    let documents = project("scripts/documents");
-    let setup = setup.replace("DOCUMENTS", documents.to_str().unwrap());
-    screen.enters(&format!(
-        "export SUPERVISOR_RUNTIME_DIR={run} PATH={programs}:$PATH; {setup}; echo 'set' up"
-    ));
-    screen.shows("set up");
     screen.types("supervisor --stat\twe\t\n");
     screen.shows(&format!("{pid}"));
     screen.types("supervisor --max-rest\t0 ./scrip\t\n");
     screen.shows("it was  reached");
+}
+
+/// The fleet's options and their values, its commands, and the names in the file that stands before.
+fn completes_fleet(shell: &[&str], setup: &str, options: &str) {
+    let Some(mut screen) = shell_with(shell, setup) else {
+        return;
+    };
+    let file = screen.directory.join("my-fleet");
+    fs::write(file, "db sleep 9\nweb-1 --timeot 3 true\n").unwrap();
+    // (This takes none.)
+    screen.types("supervisor-fleet -f my-f\tnam\twe\t\n");
+    screen.shows("names takes none");
+    let shown = screen.everything();
+    assert!(!shown.contains("web-1"), "{shown}");
+    screen.types("supervisor-fleet -w pla\t-f ./my-f\tli\twe\t\n");
+    screen.shows("not running: web-1");
+    screen.types("supervisor-fleet -\t\t");
+    screen.shows(options);
+}
+
+#[test]
+fn bash_completes_the_fleet() {
+    completes_fleet(
+        &["bash", "--norc", "--noprofile", "-i"],
+        ". DOCUMENTS/supervisor-fleet.bash",
+        "-f  -h  -l  -w",
+    );
+}
+
+#[test]
+fn zsh_completes_the_fleet() {
+    completes_fleet(
+        &["zsh", "-f", "-i"],
+        "fpath=(DOCUMENTS $fpath); autoload -U compinit; compinit -D -u",
+        "where the output is appended to",
+    );
+}
+
+#[test]
+fn fish_completes_the_fleet() {
+    completes_fleet(
+        &["fish"],
+        "source DOCUMENTS/supervisor-fleet.fish",
+        "where the output is appended to",
+    );
 }
 
 #[test]
@@ -123,8 +180,10 @@ fn nothing_is_found_in_the_completions_by_who_reads_shell_scripts() {
     if !there_is("shellcheck") {
         return;
     }
-    let file = project("scripts/documents/supervisor.bash");
-    checks(&["--shell=bash"], &file);
+    for name in ["supervisor.bash", "supervisor-fleet.bash"] {
+        let file = project("scripts/documents").join(name);
+        checks(&["--shell=bash"], &file);
+    }
 }
 
 fn checks(options: &[&str], file: &Path) {
