@@ -154,6 +154,21 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     }
 }
 
+#[test]
+fn no_unit_of_systemd_limits_the_grace_period_or_how_often_a_supervisor_is_started_again() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/recipes/systemd");
+    for unit in fs::read_dir(units).unwrap() {
+        let text = fs::read_to_string(unit.unwrap().path()).unwrap();
+        let says = |line| text.lines().any(|of_unit| of_unit == line);
+        assert!(says("TimeoutStopSec=infinity"), "{text}");
+        assert_eq!(
+            text.contains("\nRestart="),
+            says("StartLimitIntervalSec=0"),
+            "{text}"
+        );
+    }
+}
+
 /// The runit recipe, whose command may fail once, so that it has something to give up.
 fn given_up_at_once(run: &Path) {
     let text = fs::read_to_string(run).unwrap();
