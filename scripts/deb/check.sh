@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs the package by dpkg into a root of its own, runs it there, and removes it while it runs: nothing of it
-# may be left. The root has busybox, and the libraries of both. Wants to be root, and lintian.
+# Installs the package by dpkg into a root of its own, runs it there, and removes it while it runs: nothing of
+# it may be left; and again as under systemd. The root has busybox, and the libraries of both.
+# Wants to be root, and lintian.
 set -eu
 package=$(ls heartbeat-supervisor_*_"$(dpkg --print-architecture)".deb)
 missing=
@@ -62,4 +63,24 @@ everything >"$root/tmp/after"
 sed -i '/^\.\/tmp\/after$/d' "$root/tmp/after"
 sed -i '/^\.\/tmp\/before$/d' "$root/tmp/before" "$root/tmp/after"
 diff "$root/tmp/before" "$root/tmp/after" || fail "not all of it was removed"
-echo "deb: lintian finds nothing; installed, run, removed"
+
+# What stands in for systemctl only notes what it is asked for.
+wants=$root/etc/systemd/system/multi-user.target.wants
+mkdir -p "$root/run/systemd/system" "$wants"
+# shellcheck disable=SC2016
+printf '#!/bin/sh\necho "$*" >>/run/asked\n' >"$root/bin/systemctl"
+chmod +x "$root/bin/systemctl"
+$dpkg --install "$package" >/dev/null 2>&1
+for unit in supervisor-fleet supervisor@web supervisor; do
+    ln -s "/usr/lib/systemd/system/$unit.service" "$wants"
+done
+echo "web sh -c 'faulty" >"$root/etc/supervisor.fleet"
+$dpkg --remove heartbeat-supervisor >/dev/null
+diff - "$root/run/asked" <<EOF || fail "systemd was asked for something else"
+daemon-reload
+stop supervisor@*.service supervisor-fleet.service
+daemon-reload
+reset-failed supervisor@*.service supervisor-fleet.service
+EOF
+[ "$(ls "$wants")" = supervisor.service ] || fail "only Debian's supervisor is to keep its link"
+echo "deb: lintian finds nothing; installed, run, removed, also as under systemd"
