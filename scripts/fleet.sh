@@ -5,7 +5,7 @@ set -u
 me=supervisor-fleet
 default_file=/etc/supervisor.fleet
 file=$default_file
-logs=/var/log/supervisor
+logs=/var/log/supervisor-fleet
 way=
 
 usage() {
@@ -14,7 +14,7 @@ Usage: $me [-f FILE] [-l DIR] [-w WAY] start|stop|restart|list [NAME ...]
        $me [-f FILE] names
        $me [-f FILE] exec NAME
 
-  start    those of the file that do not run, or only these; none, if something is wrong with their lines
+  start    those of the file that do not run, or only these, but for those with something wrong in their lines
   stop     those of the file, or only these, whatever is wrong with it
   restart  stops them and starts them, by what the file says now; neither, if something is wrong there
   list     shows all instances; exit code 1 if one of the file does not run
@@ -80,7 +80,8 @@ read_file() {
                     wrong("a name is up to 64 letters, digits, . _ - and @, not . or - first: " name)
                     name = "?"
                 } else if (name in seen) {
-                    wrong("line " seen[name] " has this name")
+                    wrong(name " is the name of line " seen[name])
+                    name = "?"
                 } else {
                     seen[name] = NR
                 }
@@ -110,10 +111,10 @@ words_of() {
     printf '%s\n' "$lines" | awk -v name="$1" '$2 == name { sub(/^[^ ]+ [^ ]+ /, ""); print; exit }'
 }
 
-# Says what is wrong with the lines of $about, or with any; fails if something is. What is wrong with the
-# line of * is wrong with all.
+# Says what is wrong with the lines of $about, or with any; fails if something is, and puts their names into
+# $faulty. What is wrong with the line of * is wrong with all below it.
 check() {
-    failed=0 rest=
+    failed=0 rest='' faulty=' '
     while read -r number name words; do
         [ "$name" != '*' ] || rest=
         case ${about:-" $name "} in *" $name "*) ;; *) continue ;; esac
@@ -121,22 +122,32 @@ check() {
             :) continue ;;
             *:!*) reason=${words#!} ;;
             *)
-                # (It would be told of each below.)
-                [ -z "$rest" ] || continue
+                if [ -n "$rest" ]; then
+                    # (Which is told already.)
+                    faulty="$faulty$name "
+                    continue
+                fi
                 eval "set -- $words"
                 [ "$name" = '*' ] || set -- --name "$name" "$@"
                 reason=$(supervisor --check "$@" 2>&1) && continue
                 reason=${reason#supervisor: }
                 ;;
         esac
-        failed=2
-        [ "$name" != '*' ] || rest=skipped
+        failed=2 faulty="$faulty$name "
+        [ "$name" != '*' ] || rest=faulty
         [ "$name" = '?' ] || reason="$name: $reason"
         complain "$file:$number: $reason"
     done <<EOF
 $lines
 EOF
     return $failed
+}
+
+# Those of these names that are not in $faulty.
+sound() {
+    for name in "$@"; do
+        case $faulty in *" $name "*) ;; *) echo "$name" ;; esac
+    done
 }
 
 # Those of these names that no instance has; fails if there are none.
@@ -201,6 +212,11 @@ stop_plain() {
     return $failed
 }
 
+# As a word of the shell's.
+quoted() {
+    printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"
+}
+
 # A service directory for each name. runsvdir finds new ones within 5 seconds.
 start_runit() {
     failed=0
@@ -214,17 +230,19 @@ start_runit() {
         else
             new=$services/.$name.new
             mkdir -p "$new" "$logs"
-            printf '#!/bin/sh\nexec >>"%s/%s.out" 2>&1\nexec %s -f "%s" exec %s\n' \
-                "$logs" "$name" "$me" "$file" "$name" >"$new/run"
+            printf '#!/bin/sh\nexec >>%s 2>&1\nexec %s -f %s exec %s\n' \
+                "$(quoted "$logs/$name.out")" "$me" "$(quoted "$file")" "$name" >"$new/run"
             # Who has given up stays down. (0 and 137 may be answers to a restart.)
-            # shellcheck disable=SC2016
-            {
-                echo '#!/bin/sh'
-                echo 'case $1 in 0 | 125 | 137 | -1) exit ;; esac'
-                echo 'sv down .'
-                echo '# Else runsv sees the end of this first, and starts it once more.'
-                echo 'until grep -q "want down" supervise/stat; do :; done'
-            } >"$new/finish"
+            cat >"$new/finish" <<'EOF'
+#!/bin/sh
+case $1 in 0 | 125 | 137 | -1) exit ;; esac
+sv down .
+# runsv looks at the end of this script first, and would start it once more.
+for _ in 1 2 3 4 5; do
+    grep -q 'want down' supervise/stat && break
+    sleep 1
+done
+EOF
             chmod +x "$new/run" "$new/finish"
             mv "$new" "$service" || failed=1
         fi
@@ -235,7 +253,8 @@ start_runit() {
 stop_runit() {
     failed=0
     for name in "$@"; do
-        sv -w 60 stop "$services/$name" || failed=1
+        # As long as its grace period takes.
+        sv -w 86400 stop "$services/$name" || failed=1
     done
     return $failed
 }
@@ -287,6 +306,7 @@ case $file in /*) ;; *) file=$PWD/$file ;; esac
 case $logs in /*) ;; *) logs=$PWD/$logs ;; esac
 services=${SVDIR-/etc/service}
 launcher=
+outcome=0
 
 lines=$(read_file) || exit
 about="${*:+ * $* }"
@@ -316,11 +336,17 @@ case $verb in
         exit
         ;;
     stop) ;; # Whatever is wrong with its line.
+    start)
+        # The others do not wait for somebody to come and mend a line.
+        check || outcome=1
+        # shellcheck disable=SC2046
+        set -- $(sound "$@")
+        ;;
     *) check || exit ;;
 esac
 [ "$verb" != exec ] || become "$1"
 [ -n "$way" ] || way=$(way_of_this_machine)
-[ $# -gt 0 ] || exit 0
+[ $# -gt 0 ] || exit "$outcome"
 count="$# instances"
 [ $# -ne 1 ] || count="1 instance"
 if [ "$verb" = start ]; then
@@ -333,4 +359,5 @@ if [ "$verb" = start ]; then
 fi
 echo "$me: $verb $count, $way"
 [ "$verb" = start ] || "stop_$way" "$@" || exit
-[ "$verb" = stop ] || "start_$way" "$@"
+[ "$verb" = stop ] || "start_$way" "$@" || exit
+[ "$outcome" -eq 0 ]

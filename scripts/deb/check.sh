@@ -32,7 +32,7 @@ everything() {
     (cd "$root" && find . -path ./var/lib/dpkg -prune -o -path './run/*' -prune -o -print | sort)
 }
 mkdir -p "$root/bin" "$root/dev" "$root/etc" "$root/run" "$root/tmp" \
-    "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/var/log/supervisor"
+    "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/var/log/supervisor-fleet"
 touch "$root/var/lib/dpkg/status"
 mknod -m 666 "$root/dev/null" c 1 3
 busybox=$(command -v busybox)
@@ -46,7 +46,7 @@ for tool in sh awk sed grep dirname sleep mkdir cat rm; do
     ln -s busybox "$root/bin/$tool"
 done
 echo 'web sleep 1000' >"$root/etc/supervisor.fleet"
-touch "$root/var/log/supervisor/web.log" "$root/var/log/supervisor/web.out"
+touch "$root/var/log/supervisor-fleet/web.log" "$root/var/log/supervisor-fleet/web.out"
 everything >"$root/tmp/before"
 # (The libraries that it depends on are there, but no package says so.)
 dpkg="dpkg --root=$root --log=/dev/null --force-depends"

@@ -53,7 +53,7 @@ impl Fleet {
         command
             .args(&self.shell[1..])
             .arg(self.directory.join("bin/supervisor-fleet"))
-            .args(["-f", "fleet", "-l", "logs"])
+            .args(["-f", "fleet", "-l", "it's $logs"])
             .args(words);
         command.output().unwrap()
     }
@@ -133,9 +133,9 @@ fn a_line_is_an_instance_that_is_started_listed_and_stopped_by_its_name() {
         assert_eq!(command[3], "it's");
         assert_eq!(command[4], "a \"b\" \\ $HOME");
         assert!(eventually(
-            || fleet.read("logs/db.out") == "db it's a \"b\" \\ $HOME\n"
+            || fleet.read("it's $logs/db.out") == "db it's a \"b\" \\ $HOME\n"
         ));
-        assert!(fleet.read("logs/web.log").contains("started"));
+        assert!(fleet.read("it's $logs/web.log").contains("started"));
         // Each is its own process: one that dies takes nobody with it, and start starts only that one.
         let db = running[0]["pid"].clone();
         fleet.does(&["-w", "plain", "stop", "web"]);
@@ -152,16 +152,15 @@ fn a_line_is_an_instance_that_is_started_listed_and_stopped_by_its_name() {
 }
 
 #[test]
-fn what_is_wrong_in_the_file_is_told_with_its_line_and_nothing_is_started() {
+fn what_is_wrong_in_the_file_is_told_with_its_line() {
     for (lines, said) in [
-        ("a sleep 9\n../b sleep 9\n", "fleet:2: a name is"),
+        ("../b sleep 9\n", "fleet:1: a name is"),
         ("--timeout 9 sleep 9\n", "fleet:1: a name is"),
-        ("a sleep 9\na sleep 8\n", "fleet:2: a: line 1 has this name"),
         ("a\n", "fleet:1: a: no command"),
         ("a sh -c 'x\n", "fleet:1: a: the quote ' is not closed"),
         ("a x\\\n", "fleet:1: a: nothing follows the backslash"),
         (
-            "#\na --timeot 3 true\nb sleep 9",
+            "#\na --timeot 3 true\n",
             "fleet:2: a: unexpected argument '--timeot'",
         ),
         ("a --log-level 'a\\nb' true\n", "fleet:1: a: invalid value"),
@@ -174,8 +173,8 @@ fn what_is_wrong_in_the_file_is_told_with_its_line_and_nothing_is_started() {
         ),
     ] {
         let fleet = Fleet::new(&["sh"], lines);
-        for verb in ["names", "start", "restart"] {
-            let text = fleet.refuses(&["-w", "plain", verb], 2);
+        for (verb, code) in [("names", 2), ("start", 1), ("restart", 2)] {
+            let text = fleet.refuses(&["-w", "plain", verb], code);
             assert!(text.contains(said), "{text}");
             assert_eq!(text.lines().count(), 1, "{text}");
         }
@@ -205,7 +204,7 @@ fn what_is_wrong_in_the_file_is_told_with_its_line_and_nothing_is_started() {
 }
 
 #[test]
-fn a_fault_stops_its_own_start_and_restart_before_anything_is_done_and_hinders_no_stop() {
+fn a_fault_stops_its_own_start_and_any_restart_before_it_is_done_and_hinders_no_stop() {
     for shell in [&["dash"][..], &["bash", "--posix"], &["busybox", "sh"]] {
         if !there_is(shell[0]) {
             continue;
@@ -226,12 +225,12 @@ fn a_fault_stops_its_own_start_and_restart_before_anything_is_done_and_hinders_n
         let text = fleet.refuses(&["-w", "plain", "restart"], 2);
         let numbers = text.lines().filter_map(|line| line.split(':').nth(2));
         assert_eq!(numbers.collect::<String>(), "2345", "{text}");
-        for words in [
-            &["restart", "open", "good"][..],
-            &["start", "open"],
-            &["exec", "open"],
+        for (words, code) in [
+            (&["restart", "open", "good"][..], 2),
+            (&["start", "open"], 1),
+            (&["exec", "open"], 2),
         ] {
-            let text = fleet.refuses(&[&["-w", "plain"], words].concat(), 2);
+            let text = fleet.refuses(&[&["-w", "plain"], words].concat(), code);
             assert!(text.contains("fleet:2: open: the quote"), "{text}");
             assert_eq!(text.lines().count(), 1, "{text}");
         }
@@ -253,6 +252,38 @@ fn a_fault_stops_its_own_start_and_restart_before_anything_is_done_and_hinders_n
         fleet.does(&["-w", "plain", "stop"]);
         assert_eq!(fleet.names(), Vec::<String>::new());
         assert!(unit.wait().unwrap().success());
+    }
+}
+
+/// Nobody may come for long who could mend it.
+#[test]
+fn a_faulty_line_keeps_no_other_from_being_started() {
+    for shell in [&["dash"][..], &["bash", "--posix"], &["busybox", "sh"]] {
+        if !there_is(shell[0]) {
+            continue;
+        }
+        for (lines, told, names) in [
+            (
+                "a sleep 1000\nb --timeot 3 true\n../c true\na sleep 8\nd sleep 1000\n",
+                "234",
+                &["a", "d"][..],
+            ),
+            (
+                "a sleep 1000\n* --timeot 3\nb sleep 8\n* --grace-period 1\nc sleep 1000\n",
+                "2",
+                &["a", "c"],
+            ),
+        ] {
+            let fleet = Fleet::new(shell, lines);
+            let text = fleet.refuses(&["-w", "plain", "start"], 1);
+            let numbers = text.lines().filter_map(|line| line.split(':').nth(2));
+            assert_eq!(numbers.collect::<String>(), told, "{text}");
+            assert_eq!(text.lines().count(), told.len(), "{text}");
+            assert_eq!(fleet.names(), names, "{text}");
+            for instance in fleet.running() {
+                assert_eq!(instance["command"][1], "1000");
+            }
+        }
     }
 }
 
@@ -290,7 +321,7 @@ fn one_that_does_not_start_is_named() {
     let text = fleet.refuses(&["-w", "plain", "start"], 1);
     assert!(text.contains("bad does not run; see "), "{text}");
     assert_eq!(fleet.names(), ["good"]);
-    assert!(fleet.read("logs/bad.log").contains("start failed"));
+    assert!(fleet.read("it's $logs/bad.log").contains("start failed"));
 }
 
 #[test]
@@ -323,7 +354,11 @@ fn runit_has_a_service_directory_for_each() {
     let said = fleet.does(&["start"]);
     assert!(said.contains("start 2 instances, runit"), "{said}");
     // (Both may be there, for a moment.)
-    let gave_up = || fleet.read("logs/once.out").contains("finished code=1");
+    let gave_up = || {
+        fleet
+            .read("it's $logs/once.out")
+            .contains("finished code=1")
+    };
     assert!(eventually(gave_up));
     assert!(eventually(|| fleet.names() == ["web"]));
     // Killed, it is started again; told to stop, it stays away, and so does one that has given up.
@@ -349,10 +384,13 @@ fn runit_has_a_service_directory_for_each() {
         "{}",
         status()
     );
-    let runs = fleet.read("logs/once.out").matches("started").count();
+    let runs = fleet.read("it's $logs/once.out").matches("started").count();
     fleet.does(&["-w", "runit", "start", "web"]);
     assert!(eventually(|| fleet.names() == ["web"]));
-    assert_eq!(fleet.read("logs/once.out").matches("started").count(), runs);
+    assert_eq!(
+        fleet.read("it's $logs/once.out").matches("started").count(),
+        runs
+    );
     assert_eq!(runs, 1);
     fleet.does(&["-w", "runit", "stop", "web"]);
     // Another's service is left alone.

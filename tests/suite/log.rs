@@ -197,8 +197,8 @@ fn logrotate_needs_to_send_nobody_a_signal() {
     let directory = run.directory.path().to_owned();
     let log = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
     assert!(eventually(|| log("web.log").contains("started")));
-    let recipe = fs::read_to_string(project("scripts/recipes/logrotate/supervisor")).unwrap();
-    let recipe = recipe.replace("/var/log/supervisor", directory.to_str().unwrap());
+    let recipe = fs::read_to_string(project("scripts/recipes/logrotate/supervisor-fleet")).unwrap();
+    let recipe = recipe.replace("/var/log/supervisor-fleet", directory.to_str().unwrap());
     let (configuration, state) = (directory.join("conf"), directory.join("state"));
     fs::write(&configuration, recipe).unwrap();
     fs::set_permissions(&configuration, fs::Permissions::from_mode(0o644)).unwrap();
