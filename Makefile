@@ -8,7 +8,7 @@
 # make cross TARGET=aarch64-unknown-linux-musl   builds ./supervisor-$(TARGET) for another processor
 # make bench    measures it beside runsv and s6-supervise where they are installed, about 11 minutes
 # make footprint  what a start takes, in counts, against the bounds in scripts/footprint.py
-# make ci       formatting, lints, import directions, tests, documents, footprint
+# make ci       formatting, lints, import directions, tests, documents, footprint, the package
 # make documents  the man page and the completions, from scripts/documents/*.in and the table of options
 # make others   type-checks it for FreeBSD, macOS and 32 bits (rustup fetches their std)
 # make msrv     type-checks it with the oldest Rust that it promises
@@ -112,7 +112,8 @@ FOR_EACH_FILE := set -e; for file in $(FILES); do IFS=:; set -- $$file; IFS=' ';
 install:
 	@if [ $(BINARY) = supervisor ] && command -v $(CARGO) >/dev/null; then $(MAKE) build; fi
 	@$(FOR_EACH_FILE) install -D -m $$4 $$1 $(DESTDIR)$(PREFIX)/$$2/$$3; echo $(DESTDIR)$(PREFIX)/$$2/$$3; done
-	@sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/lib/systemd/system/supervisor*.service
+	@cd $(DESTDIR)$(PREFIX)/lib/systemd/system && \
+	    sed -i 's|/usr/local|$(PREFIX)|' supervisor@.service supervisor-fleet.service
 
 uninstall:
 	@$(FOR_EACH_FILE) rm -f $(DESTDIR)$(PREFIX)/$$2/$$3; done
