@@ -36,7 +36,8 @@ fn checked_out() -> Option<String> {
 fn packaged() -> Option<String> {
     let noted = std::fs::read_to_string(".cargo_vcs_info.json").ok()?;
     let (_, commit) = noted.split_once("\"sha1\": \"")?;
-    Some(commit.get(..12)?.to_owned())
+    let is_dirty = noted.contains("\"dirty\": true");
+    Some(commit.get(..12)?.to_owned() + if is_dirty { "-dirty" } else { "" })
 }
 
 fn git(words: &[&str]) -> Option<String> {
