@@ -66,9 +66,9 @@ const OTHERS: &[(libc::c_long, &str)] = &[
     (libc::SYS_clone3, "clone3"),
     (libc::SYS_execve, "execve"),
     (libc::SYS_exit_group, "exit_group"),
-    #[cfg(not(target_arch = "arm"))]
+    #[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
     (libc::SYS_mmap, "mmap"),
-    #[cfg(target_arch = "arm")]
+    #[cfg(any(target_arch = "arm", target_arch = "x86"))]
     (libc::SYS_mmap2, "mmap"),
     (libc::SYS_munmap, "munmap"),
     (libc::SYS_restart_syscall, "restart_syscall"),
