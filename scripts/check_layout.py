@@ -42,7 +42,7 @@ MAY_USE = {
     "metrics": DATA,
     "manager": DATA | {"sys"},
     # The other side of the control socket.
-    "client": DATA | {"control", "logging"},
+    "client": DATA | {"sys", "control", "logging"},
     "reactor": DATA
     | {"child", "signals", "terminal", "heartbeat", "logging", "notify_socket", "diagnose", "control"}
     | {"metrics", "manager", "sys", "supervisor", "flood", "echo", "hooks"},
@@ -61,6 +61,15 @@ def product_code(text):
     """The text without comments and without the tests at its end."""
     text = text.split("#[cfg(test)]\nmod tests {")[0]
     return re.sub(r"//.*", "", text)
+
+
+def lines_of(*words):
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def tracked():
+    """Nothing, where this is no checkout."""
+    return lines_of("git", "ls-files") if pathlib.Path(".git").exists() else []
 
 
 def uses(text):
@@ -83,21 +92,16 @@ def breaches():
         for used in sorted(set(uses(product_code(path.read_text()))) & rooms):
             if used != room and used not in MAY_USE[room]:
                 yield f"{path}: '{room}' may not use '{used}'"
-    tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=False)
-    for name in sorted({line.split("/")[0] for line in tracked.stdout.splitlines()}):
+    for name in sorted({line.split("/")[0] for line in tracked()}):
         if name not in TOP and not name.startswith("."):
             yield f"{name}: does not belong at the top"
 
 
-def lines_of(*words):
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-
-
 def package_breaches():
     """A package has what is tracked, but for CI's own, and what cargo adds."""
-    if not pathlib.Path(".git").exists():
+    expected = {name for name in tracked() if not name.startswith((".ci/", ".gitignore"))}
+    if not expected:
         return
-    expected = {name for name in lines_of("git", "ls-files") if not name.startswith((".ci/", ".gitignore"))}
     expected |= {"Cargo.toml.orig", ".cargo_vcs_info.json"}
     packaged = set(lines_of("cargo", "package", "--list", "--allow-dirty", "--offline"))
     for name in sorted(expected ^ packaged):

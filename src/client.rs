@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::config::{Call, Form, Verb};
-use crate::control::peer;
 use crate::control::place::Place;
 use crate::control::protocol::Request;
 use crate::exit::Exit;
 use crate::logging::{complain, tell};
+use crate::sys;
 use crate::text::Quoted;
 
 /// So long an instance may take to answer; all together, where all are asked.
@@ -194,7 +194,7 @@ fn connect(place: &Place, name: &str) -> io::Result<UnixStream> {
     let stream = UnixStream::from(std::os::fd::OwnedFd::from(stream));
     stream.set_nonblocking(false)?;
     let me = nix::unistd::geteuid();
-    let (user, _) = peer(&stream)?;
+    let (user, _) = sys::peer(&stream)?;
     if user != 0 && user != me.as_raw() && !me.is_root() {
         return Err(io::Error::other("it is another user's"));
     }

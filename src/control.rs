@@ -22,7 +22,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::lock::{Claim, Lock};
-pub use crate::sys::peer;
+use crate::sys::peer;
 use crate::text::Quoted;
 use place::Place;
 use protocol::{LONGEST_REQUEST, Request};
