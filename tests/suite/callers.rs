@@ -1,7 +1,6 @@
 //! What starts us: each as its users do, and it finds what it expects of a program.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -27,8 +26,7 @@ impl Service {
         );
         let service = directory.join("service");
         fs::create_dir(&service).unwrap();
-        fs::write(service.join("run"), run).unwrap();
-        fs::set_permissions(service.join("run"), fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&service.join("run"), &run);
         let daemon = Command::new(daemon).arg(&service).spawn().unwrap();
         Self { directory, daemon }
     }

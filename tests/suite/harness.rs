@@ -53,6 +53,36 @@ pub fn there_is(program: &str) -> bool {
     found
 }
 
+/// Whether Python has this module; CI has them all.
+pub fn there_is_module(module: &str) -> bool {
+    let import = format!("import {module}");
+    let found = Command::new("python3")
+        .args(["-c", &import])
+        .output()
+        .unwrap();
+    if !found.status.success() {
+        assert!(std::env::var_os("CI").is_none(), "CI is to have {module}");
+        eprintln!("skipped: python3 has no module {module}");
+    }
+    found.status.success()
+}
+
+/// Whether we are root, as CI is.
+pub fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        assert!(std::env::var_os("CI").is_none(), "CI is to run it as root");
+        eprintln!("skipped: it takes root");
+    }
+    root
+}
+
+/// Writes a script that can be executed.
+pub fn write_script(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 /// A file of the project.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -190,9 +220,7 @@ impl Setup {
         first: &str,
         words: impl IntoIterator<Item = S>,
     ) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: it takes root to become somebody else");
-            assert!(std::env::var_os("CI").is_none(), "CI is to run it as root");
+        if !is_root() {
             return None;
         }
         let python = format!(

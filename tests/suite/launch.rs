@@ -67,8 +67,7 @@ fn a_death_by_a_signal_answers_128_and_its_number() {
 fn a_command_that_is_not_there_is_127_at_once() {
     let directory = Directory::new();
     let script = directory.join("script");
-    fs::write(&script, "#!/no/such/interpreter\n").unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&script, "#!/no/such/interpreter\n");
     for command in [
         "no-such-command-anywhere",
         "/no/such/file",

@@ -339,12 +339,10 @@ fn lines_that_were_lost_are_counted_when_the_log_flows_again() {
     let file = |name: &str| setup.directory().join(name);
     let (fifo, script, runs, mark) = (file("fifo"), file("script"), file("runs"), file("go"));
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    fs::write(
+    write_script(
         &script,
         "#!/bin/sh\necho run >> runs\n[ -e go ] || exit 1\n",
-    )
-    .unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    );
     let open = || {
         let mut options = fs::OpenOptions::new();
         options.read(true).custom_flags(nix::libc::O_NONBLOCK);

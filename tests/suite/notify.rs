@@ -231,15 +231,6 @@ for _ in range(int(sys.argv[3])): s.sendto(sys.argv[2].encode(), sys.argv[1])";
     python
 }
 
-pub fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: it takes root to become somebody else");
-        assert!(std::env::var_os("CI").is_none(), "CI is to run it as root");
-    }
-    root
-}
-
 #[test]
 fn a_strangers_message_is_dropped_and_counted() {
     if !is_root() {
@@ -299,20 +290,6 @@ time.sleep(1000)";
     let mut run = Setup::new(words).start();
     run.said("said");
     assert_eq!(instance(&name)["state"], "running");
-}
-
-/// Whether a program or a module is there; CI has them all.
-pub fn there_is_module(module: &str) -> bool {
-    let import = format!("import {module}");
-    let found = Command::new("python3")
-        .args(["-c", &import])
-        .output()
-        .unwrap();
-    if !found.status.success() {
-        assert!(std::env::var_os("CI").is_none(), "CI is to have {module}");
-        eprintln!("skipped: python3 has no module {module}");
-    }
-    found.status.success()
 }
 
 /// A client that nobody here wrote: it says that it is ready and what it does, and beats; then it hangs.

@@ -31,7 +31,7 @@ impl Machine {
         let bin = directory.join("bin");
         fs::create_dir(&bin).unwrap();
         symlink(supervisor(), bin.join("supervisor")).unwrap();
-        program(&bin.join("my-server"), SERVER);
+        write_script(&bin.join("my-server"), SERVER);
         // (Another test's runsvdir may be there.)
         let fleet = format!(
             "#!/bin/sh\nexec {}-really -w plain -f {} -l {} \"$@\"\n",
@@ -39,7 +39,7 @@ impl Machine {
             directory.join("fleet").display(),
             directory.join("logs").display(),
         );
-        program(&bin.join("supervisor-fleet"), &fleet);
+        write_script(&bin.join("supervisor-fleet"), &fleet);
         let really = bin.join("supervisor-fleet-really");
         symlink(project("scripts/fleet.sh"), really).unwrap();
         Self {
@@ -60,7 +60,7 @@ impl Machine {
             .replace("/var/log/", &format!("{here}/"));
         let place = self.directory.join(place);
         fs::create_dir_all(place.parent().unwrap()).unwrap();
-        program(&place, &text);
+        write_script(&place, &text);
         place
     }
 
@@ -111,17 +111,13 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
-            let mut stop = self.command("supervisor");
-            let _ = stop.args(["--stop", "my-server"]).output();
             let _ = daemon.kill();
             let _ = daemon.wait();
+            // After who would start it again.
+            let mut stop = self.command("supervisor");
+            let _ = stop.args(["--stop", "my-server"]).output();
         }
     }
-}
-
-fn program(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -172,7 +168,7 @@ fn no_unit_of_systemd_limits_the_grace_period_or_how_often_a_supervisor_is_start
 /// The runit recipe, whose command may fail once, so that it has something to give up.
 fn given_up_at_once(run: &Path) {
     let text = fs::read_to_string(run).unwrap();
-    program(run, &text.replace("--name", "--max-restarts 0 --name"));
+    write_script(run, &text.replace("--name", "--max-restarts 0 --name"));
 }
 
 #[test]
@@ -225,7 +221,7 @@ fn s6_keeps_the_recipe_up() {
 
 #[test]
 fn openrc_starts_and_stops_the_recipes() {
-    if !there_is("openrc-run") || !crate::notify::is_root() {
+    if !there_is("openrc-run") || !is_root() {
         return;
     }
     let machine = Machine::new();
@@ -241,7 +237,7 @@ fn openrc_starts_and_stops_the_recipes() {
     for script in [&server, &fleet] {
         let text = fs::read_to_string(script).unwrap();
         let place = format!("\nexport SUPERVISOR_RUNTIME_DIR={}\n", place.display());
-        program(script, &text.replacen('\n', &place, 1));
+        write_script(script, &text.replacen('\n', &place, 1));
     }
     // What OpenRC has where it started the machine.
     let prepare = "set -e; mount -t tmpfs none /run/openrc
