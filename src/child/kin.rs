@@ -208,7 +208,7 @@ pub struct Strangers {
     /// What stands in a helper's environment, and in that of whatever it starts; nothing where none was
     /// started yet. So its orphans are not taken for the command's.
     pub helpers_mark: Vec<u8>,
-    /// Who was once seen to have that: it stays so, whatever it executes and whether that is in the midst of it.
+    /// Who was once seen to have that: it stays so, also in the midst of an exec.
     orphans: RefCell<BTreeSet<Id>>,
     /// What of earlier helpers can't be killed, and is nobody's any more.
     pub abandoned: BTreeSet<Id>,
