@@ -64,7 +64,7 @@ def product_code(text):
 
 
 def lines_of(*words):
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
 
 
 def tracked():
@@ -103,7 +103,7 @@ def package_breaches():
     if not expected:
         return
     expected |= {"Cargo.toml.orig", ".cargo_vcs_info.json"}
-    packaged = set(lines_of("cargo", "package", "--list", "--allow-dirty", "--offline"))
+    packaged = set(lines_of("cargo", "package", "--quiet", "--list", "--allow-dirty", "--locked"))
     for name in sorted(expected ^ packaged):
         yield f"{name}: {'not in' if name in expected else 'has no place in'} a package"
 
