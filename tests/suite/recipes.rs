@@ -240,7 +240,7 @@ fn openrc_starts_and_stops_the_recipes() {
         write_script(script, &text.replacen('\n', &place, 1));
     }
     // What OpenRC has where it started the machine.
-    let prepare = "set -e; mount -t tmpfs none /run/openrc
+    let prepare = "set -e; mount -t tmpfs none /run; mkdir /run/openrc
         for part in daemons exclusive failed hotplugged inactive options scheduled started starting \
             stopping tmp wasinactive; do mkdir /run/openrc/$part; done
         touch /run/openrc/softlevel
