@@ -2,7 +2,7 @@
 # Makes a Debian package of what `make install` has put below a directory. Its name is not supervisor, for that
 # is another program's (supervisord) in Debian, and apt would put the one in the place of the other.
 set -eu
-root=$1
+root=$(cd "$1" && pwd)
 here=$(dirname "$0")
 package=heartbeat-supervisor
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -17,11 +17,19 @@ case $(LC_ALL=C readelf -h "$root/usr/bin/supervisor") in
 esac
 mkdir -p "$root/DEBIAN" "$root/usr/share/doc/$package"
 # What it is linked with; nothing, where it is static.
-mkdir -p "$root.control/debian"
-touch "$root.control/debian/control"
-program=$(cd "$root" && pwd)/usr/bin/supervisor
-depends=$(cd "$root.control" && dpkg-shlibdeps -O --ignore-missing-info "$program" 2>/dev/null |
-    sed -n 's/^shlibs:Depends=//p')
+program=$root/usr/bin/supervisor
+depends=
+if LC_ALL=C readelf -d "$program" | grep -q NEEDED; then
+    mkdir -p "$root.control/debian"
+    touch "$root.control/debian/control"
+    depends=$(cd "$root.control" && dpkg-shlibdeps -O --ignore-missing-info "$program" 2>"$root.said" |
+        sed -n 's/^shlibs:Depends=//p')
+    [ -n "$depends" ] || {
+        cat "$root.said" >&2
+        echo "$0: what it depends on is not known here: take a static one (musl), or build on $architecture" >&2
+        exit 1
+    }
+fi
 mkdir -p "$root/usr/share/lintian/overrides"
 {
     # Guarded by whether systemd runs; deb-systemd-invoke stops no instances of a template.
