@@ -229,7 +229,7 @@ fn openrc_starts_and_stops_the_recipes() {
     let fleet = machine.install("openrc/supervisor-fleet", "supervisor-fleet");
     fs::write(
         machine.directory.join("fleet"),
-        "my-server /bin/sleep 1000\n",
+        "my-server /bin/sleep 1000\nfaulty\n",
     )
     .unwrap();
     // OpenRC keeps the environment from services.
