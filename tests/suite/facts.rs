@@ -52,6 +52,23 @@ pub fn gone(pid: i32) {
     assert!(eventually(|| !alive(pid)), "process {pid} is still there");
 }
 
+/// What descends from the process.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in list.split_whitespace().map(|pid| pid.parse().unwrap()) {
+            found.push(child);
+            found.extend(descendants(child));
+        }
+    }
+    found
+}
+
 /// Whether the process handles this signal: proc_pid_status(5).
 pub fn handles(pid: i32, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -427,9 +427,16 @@ impl Run {
 }
 
 impl Drop for Run {
-    /// Nothing of a failed test stays behind. (SIGKILL: the kernel tells the command.) And whatever
-    /// the test was about: nobody has panicked.
+    /// Nothing of a test stays behind. Of our SIGKILL the kernel tells the command and a hook's shell only,
+    /// not what they started. And whatever the test was about: nobody has panicked.
     fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            // It shall start nothing meanwhile.
+            self.signal(Signal::SIGSTOP);
+            for pid in descendants(self.pid()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if !std::thread::panicking() {
@@ -441,4 +448,19 @@ impl Drop for Run {
             assert!(!panicked, "{}", lines.show());
         }
     }
+}
+
+#[test]
+fn a_test_that_ends_early_leaves_nothing_behind() {
+    let script = "setsid sleep 1000 & echo $!; read line";
+    let hook =
+        "env -i PATH=\"$PATH\" setsid sleep 1000 & echo $! > hook.new; mv hook.new hook; wait";
+    let mut run = Setup::new(["--on-event", hook, "sh", "-c", script]).start();
+    let mut pids = vec![number_in(&run.said(""))];
+    assert!(eventually(|| run.directory.join("hook").exists()));
+    let hook = fs::read_to_string(run.directory.join("hook")).unwrap();
+    pids.push(number_in(hook.trim()));
+    assert!(pids.iter().all(|pid| alive(*pid)));
+    drop(run);
+    pids.into_iter().for_each(gone);
 }
