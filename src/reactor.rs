@@ -82,8 +82,8 @@ pub fn run(config: Config) -> Result<Ending, Error> {
 pub struct Ending {
     /// Its exit code.
     pub exit: Exit,
-    /// By this signal, which gives a shell the same code: the terminal has sent it to the script that
-    /// called us, too, and some shells go on unless their child dies of it.
+    /// By this signal, which gives a shell the same code: the terminal has sent it, and the shell that
+    /// called us goes on with what it was doing unless its child dies of it.
     pub by: Option<Signal>,
 }
 

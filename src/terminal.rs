@@ -14,7 +14,7 @@ use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use nix::sys::signal::killpg;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{Pid, getpgid, getpgrp, getppid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgrp, getppid, getsid, tcgetpgrp, tcsetpgrp};
 
 use crate::sys;
 
@@ -75,10 +75,11 @@ impl Terminal {
         }
     }
 
-    /// Whether who called us is in our process group, so that a Ctrl-C reaches it, too: a script.
+    /// Whether who called us is in our session: a script, which a Ctrl-C reaches, too, or the shell at the
+    /// prompt, which goes on with its line or loop unless its child dies of it.
     #[must_use]
     pub fn is_shared_with_caller() -> bool {
-        getpgid(Some(getppid())) == Ok(getpgrp())
+        getsid(Some(getppid())) == getsid(None)
     }
 }
 

@@ -104,6 +104,25 @@ fn ctrl_c_during_the_delay_stops_the_script_too() {
 }
 
 #[test]
+fn a_loop_that_was_typed_at_the_prompt_stops_too() {
+    let supervised = "\"$SUPERVISOR\" --backoff-factor 1000 sh -c 'echo he\"\"re;";
+    for shell in ["bash", "dash"] {
+        let mut screen = Screen::shell(shell);
+        for line in [
+            format!("while :; do {supervised} exec sleep 1000'; done"),
+            format!("{supervised} exit 1'; echo go\"\"es on"),
+        ] {
+            screen.enters(&line);
+            screen.shows("here");
+            screen.types(CTRL_C);
+            screen.shows("finished code=130");
+            assert_eq!(screen.shell_tells_code(), 130, "{shell}: {line}");
+        }
+        assert!(!screen.everything().contains("goes on"), "{shell}");
+    }
+}
+
+#[test]
 fn ctrl_z_stops_both_and_fg_and_bg_continue_both() {
     for shell in ["bash", "dash"] {
         let mut screen = Screen::shell(shell);
@@ -133,12 +152,13 @@ fn ctrl_z_stops_both_and_fg_and_bg_continue_both() {
         screen.enters("bg; echo 'now' in the background");
         screen.shows("now in the background");
         all_become(&both, 'S');
-        screen.enters("fg; echo 'it' was $?");
+        screen.enters("fg");
         all_become(&both, 'S');
         let foreground = Ok(getpgid(Some(Pid::from_raw(command))).unwrap());
         assert!(eventually(|| tcgetpgrp(&screen.master) == foreground));
         screen.types(CTRL_C);
-        assert_eq!(number_in(&screen.shows("it was ")), 130, "{shell}");
+        screen.shows("finished code=130");
+        assert_eq!(screen.shell_tells_code(), 130, "{shell}");
     }
 }
 
