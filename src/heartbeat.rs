@@ -82,9 +82,9 @@ impl Heartbeat {
         self.evidence.look();
         let path = self.path().to_owned();
         let ours = |kind: FileType| kind.is_file() || kind.is_symlink();
-        if self.lock.as_ref().is_none_or(Lock::is_current)
-            && self.evidence.has_beaten()
+        if self.evidence.has_beaten()
             && fs::symlink_metadata(&path).is_ok_and(|file| ours(file.file_type()))
+            && self.is_nobody_elses()
             && let Err(error) = fs::remove_file(&path)
         {
             log::warn!(
@@ -94,6 +94,18 @@ impl Heartbeat {
             );
         }
         self.lock = None;
+    }
+
+    /// A directory that was made anew has no lock, or that of another supervisor.
+    fn is_nobody_elses(&mut self) -> bool {
+        if self.lock.as_ref().is_none_or(Lock::is_current) {
+            return true;
+        }
+        let Ok(Claim::Ours(lock)) = Lock::take(&lock_for(self.path())) else {
+            return false;
+        };
+        self.lock = Some(lock);
+        true
     }
 }
 

@@ -101,10 +101,33 @@ fn the_lock_is_for_its_owner_only_and_a_later_one_is_anothers() {
     assert_eq!(mode & 0o777, 0o600);
     // As if the directory had been made anew, and another supervisor had come.
     fs::remove_file(&lock).unwrap();
-    fs::write(&lock, "").unwrap();
+    first.tell("beat");
+    let file = first.directory.join("hb");
+    let named = [
+        "--enable-heartbeat",
+        "--heartbeat-file",
+        file.to_str().unwrap(),
+    ];
+    let mut second = Setup::puppet(&named).start();
+    second.ready();
     first.send("exit 0");
     assert_eq!(first.code(), 0);
-    assert!(lock.exists());
+    assert!(lock.exists() && file.exists());
+    second.send("exit 0");
+    assert_eq!(second.code(), 0);
+    assert!(!lock.exists());
+}
+
+#[test]
+fn a_file_in_a_directory_that_was_made_anew_is_removed_too() {
+    let script = "rm -r d; mkdir d; echo > $HEARTBEAT_FILE";
+    let options = ["--enable-heartbeat", "--heartbeat-file=d/hb"];
+    let setup = Setup::new(options.into_iter().chain(["sh", "-c", script]));
+    let directory = setup.directory().join("d");
+    fs::create_dir(&directory).unwrap();
+    let mut run = setup.start();
+    assert_eq!(run.code(), 0);
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 0, "{}", run.log());
 }
 
 #[test]
