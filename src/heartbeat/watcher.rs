@@ -98,7 +98,7 @@ enum Failure {
     /// A limit, which may pass.
     Refused(notify::Error),
     /// notify's thread could not be started. Not tried again, for each try costs a descriptor.
-    Dead(notify::Error),
+    Dead,
 }
 
 impl From<notify::Error> for Failure {
@@ -108,7 +108,7 @@ impl From<notify::Error> for Failure {
             ErrorKind::Io(io) if is_gone(io) => Self::Gone,
             ErrorKind::MaxFilesWatch | ErrorKind::Io(_) => Self::Refused(error),
             ErrorKind::Generic(_) | ErrorKind::WatchNotFound | ErrorKind::InvalidConfig(_) => {
-                Self::Dead(error)
+                Self::Dead
             }
         }
     }
@@ -166,8 +166,10 @@ impl Watcher {
                     self.evidence.warn_of_no_events(&error.to_string());
                     Watch::Elsewhere
                 }
-                Err(Failure::Dead(error)) => {
-                    self.evidence.warn_of_no_events(&error.to_string());
+                Err(Failure::Dead) => {
+                    // What notify says is that nobody answers it.
+                    self.evidence
+                        .warn_of_no_events("no thread can be had for them");
                     self.evidence.set_watch(Watch::Elsewhere);
                     // Its `Drop` would panic.
                     std::mem::forget(self.notify.take());
@@ -219,7 +221,7 @@ impl Watcher {
                 Err(error) => match Failure::from(error) {
                     // Only the last one is indispensable. (A directory above may not be readable.)
                     Failure::Refused(error) => refused = Some(error),
-                    failure @ (Failure::Gone | Failure::Dead(_)) => return Err(failure),
+                    failure @ (Failure::Gone | Failure::Dead) => return Err(failure),
                 },
             }
         }

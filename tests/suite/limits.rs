@@ -121,6 +121,11 @@ fn a_watcher_without_its_threads_looks_once_per_deadline() {
         refuse(setup.directory(), call, Errno::EAGAIN);
         let mut run = setup.start();
         is_watched_by_looks(&mut run);
+        assert!(
+            !run.log_so_far().contains("SendError"),
+            "{call}: {}",
+            run.log_so_far()
+        );
         run.signal(Signal::SIGTERM);
         run.code();
     }
