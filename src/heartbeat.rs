@@ -16,6 +16,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use crate::error::Error;
 use crate::lock::{Claim, Lock};
 use crate::pulse::Pulse;
@@ -142,7 +144,14 @@ fn what_is_wrong_with(path: &Path) -> Option<&'static str> {
     if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Some("a directory");
     }
-    let kind = fs::metadata(path).ok()?.file_type();
+    let found = fs::metadata(path);
+    let kind = match found.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))) {
+        Ok(found) => found.file_type(),
+        // Which no command can write to, now or later.
+        Err(Errno::ELOOP) => return Some("a loop of symbolic links"),
+        Err(Errno::ENAMETOOLONG) => return Some("too long a name"),
+        Err(_) => return None,
+    };
     [
         (kind.is_dir(), "a directory"),
         (kind.is_fifo(), "a FIFO"),

@@ -285,6 +285,8 @@ fn what_can_not_be_a_heartbeat_file_is_refused_and_left_alone() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let link = directory.join("link");
     std::os::unix::fs::symlink(&fifo, &link).unwrap();
+    let round = directory.join("round");
+    std::os::unix::fs::symlink(&round, &round).unwrap();
     for (path, found) in [
         (directory.path(), "a directory"),
         (&socket, "a socket"),
@@ -293,6 +295,8 @@ fn what_can_not_be_a_heartbeat_file_is_refused_and_left_alone() {
         ("/dev/null".as_ref(), "a device"),
         ("/".as_ref(), "a directory"),
         (&directory.join("new/"), "a directory"),
+        (&round, "a loop of symbolic links"),
+        (&directory.join("x".repeat(256)), "too long a name"),
     ] {
         let path = path.to_str().unwrap();
         let words = [
@@ -309,7 +313,7 @@ fn what_can_not_be_a_heartbeat_file_is_refused_and_left_alone() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     left.sort();
-    assert_eq!(left, ["fifo", "link", "socket"]);
+    assert_eq!(left, ["fifo", "link", "round", "socket"]);
 }
 
 #[test]
