@@ -21,7 +21,7 @@ use crate::exit::Ended;
 use crate::sys::{self, Environment, Image, Waited};
 use crate::text::Quoted;
 use helper::Helper;
-use kin::{Id, Strangers};
+use kin::{Id, Process, Strangers};
 
 /// What `execvp(3)` searches where `PATH` is not set.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -263,7 +263,8 @@ impl Command {
     }
 
     /// `word` (SIGTERM, most often) to the command and everything that it started, as far as they were not
-    /// told that before in this run; and SIGCONT, for a stopped process must be able to die.
+    /// told that before in this run; and SIGCONT, for a stopped process must be able to die. Not to those who
+    /// are born after it: they may be the command's way to end.
     pub fn terminate(&mut self, word: Signal) {
         self.tell(word);
     }
@@ -337,25 +338,16 @@ impl Command {
         let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
             return 0;
         };
-        let first = self.told.word.replace(word) != Some(word);
-        if first {
+        if self.told.word.replace(word) != Some(word) {
             self.told.who.clear();
         }
         if !self.listed {
             return self.tell_unlisted(pid, word);
         }
         if word != Signal::SIGKILL {
-            // Most often it is all there is. If it is gone before its children are read, they are told
-            // when it has been reaped; but for those that may be kept.
-            let command_told = first && !self.keep_descendants;
-            if command_told {
-                self.tell_command(word);
-                // On our processor it would end only when we wait for it: let it, and nobody is left to look for.
-                thread::yield_now();
-            }
-            return self.tell_tree(word, command_told.then_some(pid), 1);
+            return self.tell_who_is_there(pid, word);
         }
-        let count = self.tell_tree(word, None, ROUNDS);
+        let count = self.tell_everybody(pid, word);
         // In one go, so that nobody in the group can fork away; and last, so that they could be counted.
         if self.owns_group(pid) {
             tolerate(killpg(pid, word));
@@ -369,37 +361,74 @@ impl Command {
         }
     }
 
-    /// Goes through the tree until there is nobody new, or so often. `told` has been told already.
-    fn tell_tree(&mut self, word: Signal, told: Option<Pid>, rounds: usize) -> usize {
-        let (Tree::Alive(pid) | Tree::Leftovers(pid)) = self.tree else {
-            return 0;
+    /// Not those who are born after the command has heard it: it may start something to end cleanly, which is
+    /// not to be told at its birth. That is told when the command has ended, as a leftover.
+    fn tell_who_is_there(&mut self, pid: Pid, word: Signal) -> usize {
+        // The command first: a shell that saw its child die of it would go on with its next line. And most
+        // often it is all there is, so others are looked for when it has heard it, and who is new is known by
+        // the numbers. Where these can't be asked, and where its orphans may be kept, they are looked for
+        // before; who is forked meanwhile is missed.
+        let last = (!self.keep_descendants).then(kin::last_born).flatten();
+        let mut there = if last.is_none() {
+            self.untold(pid)
+        } else {
+            Vec::new()
         };
+        let command = self.pid();
+        self.tell_command(word);
+        if let Some(last) = last {
+            // On our processor it would end only when we wait for it: let it, and nobody is left to look for.
+            thread::yield_now();
+            there = self.untold(pid);
+            let now = kin::last_born().unwrap_or(last);
+            there.retain(|process| {
+                let is_new = kin::is_born_since(process.pid, last, now);
+                if is_new {
+                    self.told.who.remove(&process.id());
+                }
+                !is_new
+            });
+        }
+        for process in there.iter().filter(|process| Some(process.pid) != command) {
+            let Some(process) = process.held_again() else {
+                continue;
+            };
+            for signal in with_continue(word) {
+                tolerate(process.signal(signal));
+            }
+        }
+        there.len()
+    }
+
+    /// Those who have not heard the last word. They are to hear it now.
+    fn untold(&mut self, pid: Pid) -> Vec<Process> {
+        let mut untold = Vec::new();
+        if !self.is_childless() {
+            self.meet(pid, |process| untold.push(process.let_go()));
+        }
+        untold
+    }
+
+    /// Those who have ended only hide the others; and if nobody is left, that is all. What can't be waited
+    /// for, and what was heard, `reap` tells.
+    fn is_childless(&mut self) -> bool {
+        let taken = self.take_ends();
+        self.has_more = true;
+        taken.is_ok_and(|(_, childless)| childless)
+    }
+
+    /// Goes through the tree until there is nobody new, or so often.
+    fn tell_everybody(&mut self, pid: Pid, word: Signal) -> usize {
         let mut count = 0;
-        for _ in 0..rounds {
-            // Those who have ended only hide the others; and if nobody is left, that is all. What can't be
-            // waited for, and what was heard, `reap` tells.
-            let childless = self.take_ends().is_ok_and(|(_, childless)| childless);
-            self.has_more = true;
-            if childless {
+        for _ in 0..ROUNDS {
+            if self.is_childless() {
                 break;
             }
-            let (mut new, mut children) = (0, 0);
-            kin::visit(&self.strangers, |process| {
-                children += usize::from(process.is_child());
-                let in_group = process.group == self.shared_group.unwrap_or(pid);
-                if self.keep_descendants && !in_group && process.pid != pid
-                    || !self.told.who.insert(process.id())
-                {
-                    return;
-                }
+            let mut new = 0;
+            let children = self.meet(pid, |process| {
                 new += 1;
                 count += usize::from(!process.dead);
-                if told == Some(process.pid) {
-                    return;
-                }
-                for signal in with_continue(word) {
-                    tolerate(process.signal(signal));
-                }
+                tolerate(process.signal(word));
             });
             self.told.until_next = (children / 2).max(1);
             if new == 0 {
@@ -407,6 +436,20 @@ impl Command {
             }
         }
         count
+    }
+
+    /// Visits those who have not heard the last word, and notes that they have; how many children we have.
+    fn meet(&mut self, pid: Pid, mut visitor: impl FnMut(&Process)) -> usize {
+        let mut children = 0;
+        kin::visit(&self.strangers, |process| {
+            children += usize::from(process.is_child());
+            let in_group = process.group == self.shared_group.unwrap_or(pid);
+            let is_kept = self.keep_descendants && !in_group && process.pid != pid;
+            if !is_kept && self.told.who.insert(process.id()) {
+                visitor(process);
+            }
+        });
+        children
     }
 
     /// Where the descendants can't be known there is the group, and the command itself, which may have

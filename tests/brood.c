@@ -16,6 +16,8 @@
  *   counts WHO     says `told WHO` each time that it is told to end, and does not
  *   late           when told to end, forks a child, that says `late`, and `told` when it is told; and
  *                  ends when somebody writes to the FIFO `go`
+ *   saves          when told to end, forks a child, that says `late`, and, when somebody writes to the FIFO
+ *                  `go`, whether it was told, too; ends when all its children have
  *
  * (A shell will not do for these: dash loses a signal that comes while it starts a program.)
  *
@@ -92,13 +94,26 @@ int main(int argc, char **argv) {
         execv("/proc/self/exe", argv);
         return 99;
     }
-    if (!strcmp(kind, "heeds") || !strcmp(kind, "counts") || !strcmp(kind, "late")) {
+    if (!strcmp(kind, "heeds") || !strcmp(kind, "counts") || !strcmp(kind, "late") ||
+        !strcmp(kind, "saves")) {
         block_term();
         puts("listens");
         await_term();
         while (!strcmp(kind, "counts")) {
             printf("told %s\n", argc > 2 ? argv[2] : "");
             await_term();
+        }
+        if (!strcmp(kind, "saves")) {
+            if (fork_or_die() == 0) {
+                char line[8];
+                sigset_t told;
+                puts("late");
+                read(open("go", O_RDONLY), line, sizeof line);
+                sigpending(&told);
+                puts(sigismember(&told, SIGTERM) ? "helper told" : "helper saved");
+                return 0;
+            }
+            while (wait(NULL) > 0);
         }
         if (!strcmp(kind, "late")) {
             if (fork_or_die() == 0) {

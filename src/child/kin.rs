@@ -49,6 +49,17 @@ enum Handle {
     Number,
 }
 
+impl Handle {
+    /// Of a process that is no child of ours; nothing where there is none.
+    fn of(pid: Pid) -> Option<Self> {
+        match PidFd::open(pid) {
+            Ok(process) => Some(Self::Held(process)),
+            Err(Errno::ESRCH) => None,
+            Err(_) => Some(Self::Number),
+        }
+    }
+}
+
 impl Process {
     pub fn id(&self) -> Id {
         (self.pid, self.started)
@@ -67,6 +78,27 @@ impl Process {
         }
     }
 
+    /// The same, not held: there may be more processes than descriptors.
+    pub fn let_go(&self) -> Self {
+        let handle = if self.is_child() {
+            Handle::Child
+        } else {
+            Handle::Number
+        };
+        Self { handle, ..*self }
+    }
+
+    /// The same, to be signalled; or nothing where its number is another's by now.
+    pub fn held_again(&self) -> Option<Self> {
+        let handle = if self.is_child() {
+            Handle::Child
+        } else {
+            Handle::of(self.pid)?
+        };
+        // By its start: what is held may be another already.
+        self.is_there().then_some(Self { handle, ..*self })
+    }
+
     /// Whether its number still is its own.
     fn is_there(&self) -> bool {
         match &self.handle {
@@ -81,11 +113,7 @@ impl Process {
     fn find(pid: Pid, parent: Option<&Self>) -> Option<Self> {
         let handle = match parent {
             None => Handle::Child,
-            Some(_) => match PidFd::open(pid) {
-                Ok(process) => Handle::Held(process),
-                Err(Errno::ESRCH) => return None,
-                Err(_) => Handle::Number,
-            },
+            Some(_) => Handle::of(pid)?,
         };
         // One that became another user's may be hidden (`hidepid`); a child of ours it is all the same.
         let stat = Stat::read(pid).or_else(|| parent.is_none().then(Stat::hidden))?;
@@ -287,6 +315,26 @@ impl Strangers {
     }
 }
 
+/// The process id that was given out last in our pid namespace; nothing where the kernel was built without
+/// `CONFIG_CHECKPOINT_RESTORE`, or hides it.
+pub fn last_born() -> Option<Pid> {
+    let mut last = [0; 16];
+    let mut file = File::open("/proc/sys/kernel/ns_last_pid").ok()?;
+    let length = file.read(&mut last).ok()?;
+    let last = std::str::from_utf8(&last[..length]).ok()?;
+    last.trim_end().parse().ok().map(Pid::from_raw)
+}
+
+/// Whether `pid` was given out after `last`, as far as to `now`: in order, and after the greatest the
+/// smallest.
+pub fn is_born_since(pid: Pid, last: Pid, now: Pid) -> bool {
+    if last <= now {
+        last < pid && pid <= now
+    } else {
+        last < pid || pid <= now
+    }
+}
+
 /// Visits every descendant of this process but the strangers and theirs, parents before their
 /// children. Those that are born or adopted meanwhile may be missed: visit again until nobody new is met.
 pub fn visit(strangers: &Strangers, visitor: impl FnMut(&Process)) {
@@ -401,6 +449,44 @@ mod tests {
         assert!(Process::find(first, Some(&child_of_ours)).is_none());
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn who_was_let_go_is_found_again_by_number_and_start() {
+        let (mut child, pid) = sleeper();
+        let of = |started| Process {
+            started,
+            handle: Handle::Number,
+            ..Process::find(pid, None).unwrap()
+        };
+        let started = Process::find(pid, None).unwrap().started;
+        let again = of(started).held_again().unwrap();
+        assert!(matches!(again.handle, Handle::Held(_) | Handle::Number));
+        // The number of another.
+        assert!(of(started + 1).held_again().is_none());
+        let let_go = again.let_go();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(let_go.held_again().is_none());
+    }
+
+    #[test]
+    fn numbers_are_given_out_in_order_and_then_from_the_beginning() {
+        for (pid, last, now, is) in [
+            (7, 7, 7, false),
+            (8, 7, 7, false),
+            (8, 7, 9, true),
+            (9, 7, 9, true),
+            (10, 7, 9, false),
+            (7, 7, 9, false),
+            (99, 98, 3, true),
+            (3, 98, 3, true),
+            (4, 98, 3, false),
+            (98, 98, 3, false),
+        ] {
+            let [pid, last, now] = [pid, last, now].map(Pid::from_raw);
+            assert_eq!(is_born_since(pid, last, now), is, "{pid} {last} {now}");
+        }
     }
 
     #[test]

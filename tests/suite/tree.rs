@@ -237,6 +237,45 @@ fn who_is_forked_while_the_command_ends_is_told_too() {
     assert_eq!(run.code(), 0);
 }
 
+/// `script` becomes a brood that `saves`, and so many say that they listen.
+fn a_helper_is_spared(prepare: &str, options: &[&str], script: &str, listeners: usize) {
+    let command = ["sh", "-c", script, brood().to_str().unwrap()];
+    let words = ["--grace-period", "1000"].iter().chain(options);
+    let words = words.chain(&command);
+    let mut run = Setup::inside(prepare, words).start();
+    nix::unistd::mkfifo(&run.directory.join("go"), Mode::S_IRWXU).unwrap();
+    for _ in 0..listeners {
+        run.said("listens");
+    }
+    run.signal(Signal::SIGTERM);
+    run.said("late");
+    // By then all have been told who are.
+    run.logged(&["stopping"]);
+    fs::write(run.directory.join("go"), "go\n").unwrap();
+    assert_eq!(run.said("helper"), "helper saved", "{script}");
+    assert_eq!(run.code(), 0);
+}
+
+/// Where the last process id that was given out can't be asked for.
+const NO_NUMBERS: &str =
+    "cd /proc/sys/kernel; [ ! -e ns_last_pid ] || mount --bind /dev/null ns_last_pid; cd -";
+
+#[test]
+fn what_the_command_starts_when_it_is_told_to_end_is_not_told() {
+    let alone = "exec $0 saves";
+    // It ends only when these have: they are told, while it lives.
+    let with_others = "$0 heeds & setsid $0 heeds & exec $0 saves";
+    for _ in 0..10 {
+        a_helper_is_spared("true", &[], alone, 1);
+        a_helper_is_spared("true", &[], with_others, 3);
+    }
+    for _ in 0..3 {
+        a_helper_is_spared(NO_NUMBERS, &[], alone, 1);
+        a_helper_is_spared(NO_NUMBERS, &[], with_others, 3);
+        a_helper_is_spared("true", &["--keep-descendants"], alone, 1);
+    }
+}
+
 #[test]
 fn more_ends_than_are_taken_at_once_are_taken_one_after_another() {
     let script = "echo up; read line; exec \"$0\" orphans 700";
