@@ -41,7 +41,7 @@ refuse() {
 # the command true. A line that can't be read is 'NUMBER NAME !REASON', with ? for a name that is none.
 read_file() {
     { [ -r "$file" ] && [ ! -d "$file" ]; } || refuse "$file can't be read"
-    awk '
+    LC_ALL=C awk '
         function wrong(what) {
             if (reason == "") reason = what
         }
@@ -77,6 +77,7 @@ read_file() {
                 words = words " true"
             } else {
                 if (name !~ /^[A-Za-z0-9_@][A-Za-z0-9._@-]*$/ || length(name) > 64) {
+                    gsub(/[^ -~]/, "?", name)
                     wrong("a name is up to 64 letters, digits, . _ - and @, not . or - first: " name)
                     name = "?"
                 } else if (name in seen) {

@@ -156,6 +156,8 @@ fn what_is_wrong_in_the_file_is_told_with_its_line() {
     for (lines, said) in [
         ("../b sleep 9\n", "fleet:1: a name is"),
         ("--timeout 9 sleep 9\n", "fleet:1: a name is"),
+        // (What a terminal would do as it says.)
+        ("a\x1b[2J\u{e9} sleep 9\n", "first: a?[2J"),
         ("a\n", "fleet:1: a: no command"),
         ("a sh -c 'x\n", "fleet:1: a: the quote ' is not closed"),
         ("a x\\\n", "fleet:1: a: nothing follows the backslash"),
